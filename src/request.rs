@@ -1,0 +1,22 @@
+//! What a request is about, and which request it is: sources of values, canonical bodies, the fingerprint.
+//!
+//! Everything here is pure: no I/O, no clock, no globals. What a shop would read differently from us is refused or
+//! hashed as raw bytes, never guessed at.
+
+use http::{HeaderMap, Method};
+
+/// A request as the guard reads it. The bytes that go to the shop are not touched by any of this.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub method: &'a Method,
+    /// The authority the client named, lower-case, without a port.
+    pub host: &'a str,
+    /// The normalised path: percent-decoded once, dot segments and doubled slashes resolved, `;parameters` and a
+    /// trailing slash set aside. See `route::path`.
+    pub path: &'a str,
+    /// The query as it came, without `?`; empty where there is none.
+    pub query: &'a str,
+    pub headers: &'a HeaderMap,
+    /// What the path template captured, by name.
+    pub params: &'a [(String, String)],
+}
