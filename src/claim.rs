@@ -1,1 +1,206 @@
-//! claim
+//! Who may send: flights and lanes of this process, and the claim in the store behind them.
+//!
+//! [`Claims::take_part`] joins a request to its flight or begins one. A flight is driven by a task of its own
+//! ([`driver`]): it waits for its lanes, claims in the store, sends once, settles, and tells everybody. A client
+//! only ever waits, so that a client that goes away ends nothing.
+
+pub mod driver;
+pub mod flight;
+pub mod lane;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use smallvec::SmallVec;
+use tokio_util::task::TaskTracker;
+
+use crate::store::{Fence, Hold, InDoubtPolicy, Judged, Key, Owner, Record, Store};
+
+pub use flight::{Boarding, Joined, Role};
+
+/// What a request asks for: which orders, which request, under which rules.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// The route's number, for whoever counts.
+    pub route: usize,
+    pub lanes: SmallVec<[Key; 1]>,
+    pub fingerprint: Option<Key>,
+    pub scope: Option<Key>,
+    pub body: Option<Key>,
+    pub generations: SmallVec<[Key; 1]>,
+    pub boarding: Boarding,
+    pub in_doubt: InDoubtPolicy,
+    pub followers_max: usize,
+    pub lane_depth_max: usize,
+}
+
+/// What sending came to.
+pub enum Sent {
+    /// Not one byte left for the shop.
+    NotSent(NotSent),
+    /// The shop's whole answer.
+    Answered(Answered),
+    /// Something was sent and no answer is known.
+    Lost(Lost),
+}
+
+pub struct Answered {
+    pub answer: Arc<Record>,
+    pub judged: Judged,
+    pub keep: Keep,
+}
+
+/// How long a done answer lives.
+#[derive(Clone, Copy, Debug)]
+pub enum Keep {
+    Not,
+    For { unseen: Duration, seen: Duration },
+}
+
+pub struct Lost {
+    pub cause: LostCause,
+    /// The shop may still answer: what to listen to, and how long. Nobody waits for it any more.
+    pub late: Option<(Later, Duration)>,
+}
+
+pub type Later = std::pin::Pin<Box<dyn Future<Output = Option<Answered>>>>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LostCause {
+    Reset,
+    Truncated,
+    Timeout,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotSent {
+    /// No server of the upstream could be reached.
+    Unreachable,
+}
+
+/// Sends a request, at most once per call. The promise of `NotSent` is absolute: not one byte has left.
+pub trait Sender {
+    fn send(&mut self, hold: &Hold) -> impl Future<Output = Sent>;
+}
+
+/// How a flight ended, for everybody who waited.
+#[derive(Clone, Debug)]
+pub struct End {
+    pub what: Ended,
+    /// Of the flight whose answer this is.
+    pub fence: Option<Fence>,
+    pub spent: Spent,
+}
+
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// This flight was answered by the shop.
+    Answered { answer: Arc<Record>, judged: Judged, hold: Arc<Hold> },
+    /// A flight of another replica was.
+    Followed { answer: Arc<Record>, judged: Judged },
+    /// The answer was known already.
+    Replayed(Arc<Record>),
+    /// In doubt since just now: sent by this flight, and no answer came.
+    Lost(LostCause),
+    /// In doubt since before.
+    InDoubt {
+        remaining: Duration,
+    },
+    Resolved {
+        remaining: Duration,
+    },
+    Mismatch,
+    Unreachable,
+    LaneFull,
+    /// The store's state cannot be read, or its bound is reached.
+    Busy,
+    StoreDown,
+    /// The task of the flight died: a broken invariant.
+    Broken,
+}
+
+/// Where the time of a flight went.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Spent {
+    pub queued: Duration,
+    pub claiming: Duration,
+    pub upstream: Duration,
+}
+
+/// What is worth counting. Called from the task of the flight, never while a lock is held.
+pub trait Observer: Send + Sync + 'static {
+    fn claimed(&self, _outcome: &'static str, _took: Duration) {}
+    fn queued(&self, _took: Duration) {}
+    fn lease_lost(&self) {}
+    fn late_answer(&self) {}
+    fn in_doubt(&self, _route: usize, _cause: LostCause) {}
+    fn store_error(&self, _operation: &'static str, _error: &crate::store::StoreError) {}
+}
+
+pub type Flights = flight::Flights<End>;
+pub type Ticket = flight::Ticket<End>;
+
+/// The claim table of a process.
+pub struct Claims {
+    pub store: Arc<dyn Store>,
+    pub lease: Duration,
+    /// Store calls that take longer count as failed.
+    pub deadline: Duration,
+    replica: u64,
+    owners: AtomicU64,
+    pub flights: Arc<Flights>,
+    pub lanes: Arc<lane::Lanes>,
+    pub observer: Arc<dyn Observer>,
+    /// Every flight's task, so that a drain can wait for them.
+    pub tasks: TaskTracker,
+}
+
+/// What a request gets that asks to take part.
+pub enum Part {
+    Seat(Ticket),
+    FollowersFull,
+    Mismatch,
+}
+
+impl Claims {
+    /// `replica` tells the owners of this process from those of others; it should be random.
+    pub fn new(
+        store: Arc<dyn Store>,
+        lease: Duration,
+        deadline: Duration,
+        replica: u64,
+        observer: Arc<dyn Observer>,
+    ) -> Arc<Self> {
+        let flights = Arc::default();
+        let lanes = Arc::default();
+        let (tasks, owners) = (TaskTracker::new(), AtomicU64::new(1));
+        Arc::new(Self { store, lease, deadline, replica, owners, flights, lanes, observer, tasks })
+    }
+
+    /// A token that no other claim of any replica has.
+    fn owner(&self) -> Owner {
+        let number = self.owners.fetch_add(1, Relaxed);
+        Owner((u128::from(self.replica) << 64) | u128::from(number))
+    }
+
+    /// Joins the flight of this request, or begins one and spawns its task on the current `LocalRuntime`.
+    /// `sender` is only called where a flight begins.
+    pub fn take_part<S: Sender + 'static>(self: &Arc<Self>, demand: Demand, sender: impl FnOnce() -> S) -> Part {
+        match self.flights.join(demand.fingerprint, demand.body, demand.boarding, demand.followers_max) {
+            Joined::Follow(ticket) => Part::Seat(ticket),
+            Joined::Full => Part::FollowersFull,
+            Joined::Mismatch => Part::Mismatch,
+            Joined::Begin(ticket, flight) => {
+                let driver = driver::Driver::new(Arc::clone(self), flight, demand);
+                let task = self.tasks.track_future(driver.run(sender()));
+                drop(tokio::task::spawn_local(task));
+                Part::Seat(ticket)
+            }
+        }
+    }
+}

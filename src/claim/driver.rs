@@ -1,0 +1,302 @@
+//! The task of one flight: lanes, claim, send, settle, tell everybody. It belongs to no client.
+//!
+//! It never sends twice: only [`Sent::NotSent`], which promises that not one byte has left, leads to another
+//! attempt, and the number of attempts is bounded.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+
+use super::{Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight, lane::Place};
+use crate::store::{
+    Ask, Claimed, Ending, Fence, Hold, Judged, May, Renewed, Reply, Settled, StoreError, Wake, Woken,
+};
+
+/// Attempts of one flight to reach a shop that refuses connections, while other clients wait for it.
+const ATTEMPTS_MAX: u32 = 3;
+/// Pause between two of them.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
+/// The net under the wake-ups: how often a waiting flight asks the store again, give or take a half.
+const POLL: Duration = Duration::from_secs(1);
+/// How often a settle that the store did not take is tried again while the lease is held.
+const SETTLE_PAUSE: Duration = Duration::from_millis(250);
+
+type Flight = flight::Flight<End>;
+
+pub struct Driver {
+    claims: Arc<Claims>,
+    flight: Arc<Flight>,
+    demand: Demand,
+    spent: Spent,
+    told: bool,
+}
+
+/// What asking the store came to, waiting included.
+enum Asked {
+    Lead(Hold),
+    End(Ended, Option<Fence>),
+    /// Every client left while nothing was sent.
+    Withdrawn,
+}
+
+impl Driver {
+    pub fn new(claims: Arc<Claims>, flight: Arc<Flight>, demand: Demand) -> Self {
+        Self { claims, flight, demand, spent: Spent::default(), told: false }
+    }
+
+    /// Runs the flight to its end.
+    pub async fn run<S: Sender>(mut self, mut sender: S) {
+        let queued = Instant::now();
+        let (claims, flight) = (Arc::clone(&self.claims), Arc::clone(&self.flight));
+        let places = tokio::select! {
+            biased;
+            places = claims.lanes.enter(&self.demand.lanes, self.demand.lane_depth_max) => places,
+            () = flight.deserted() => return self.tell_nobody(),
+        };
+        let Ok(places) = places else { return self.tell(Ended::LaneFull, None) };
+        self.spent.queued = queued.elapsed();
+        for attempt in 1.. {
+            let hold = match self.ask().await {
+                Asked::Lead(hold) => hold,
+                Asked::End(ended, fence) => return self.tell(ended, fence),
+                Asked::Withdrawn => return self.tell_nobody(),
+            };
+            if !self.flight.set_out() {
+                self.abandon(&hold).await;
+                return self.tell_nobody();
+            }
+            let sent = Instant::now();
+            let outcome = self.send(&mut sender, &hold).await;
+            self.spent.upstream = sent.elapsed();
+            match outcome {
+                Sent::Answered(answered) => return self.settle(hold, answered).await,
+                Sent::Lost(lost) => return self.lost(hold, places, lost).await,
+                Sent::NotSent(NotSent::Unreachable) => {
+                    self.abandon(&hold).await;
+                    let others_wait = self.flight.clients() > 1;
+                    if attempt >= ATTEMPTS_MAX || !others_wait || !self.flight.come_back() {
+                        return self.tell(Ended::Unreachable, Some(hold.fence));
+                    }
+                    tokio::time::sleep(ATTEMPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Claims until it is clear what to do; waits for other replicas where it must.
+    async fn ask(&mut self) -> Asked {
+        let demand = &self.demand;
+        let mut ask = Ask {
+            owner: self.claims.owner(),
+            lanes: demand.lanes.clone(),
+            fingerprint: demand.fingerprint,
+            scope: demand.scope,
+            body: demand.body,
+            generations: demand.generations.clone(),
+            may: match demand.boarding {
+                Boarding::UntilEnd => May::FollowAny,
+                Boarding::UntilSent => May::FollowAfter(None),
+            },
+            lease: self.claims.lease,
+            in_doubt: demand.in_doubt,
+        };
+        loop {
+            let started = Instant::now();
+            let claimed = self.call("claim", self.claims.store.claim(&ask)).await;
+            let took = started.elapsed();
+            self.spent.claiming += took;
+            self.claims.observer.claimed(outcome_name(&claimed), took);
+            let (following, wake) = match claimed {
+                Err(_) => return Asked::End(Ended::StoreDown, None),
+                Ok(Claimed::Lead(hold)) => return Asked::Lead(hold),
+                Ok(Claimed::Replay(record)) => {
+                    let fence = record.fence;
+                    return Asked::End(Ended::Replayed(record), Some(fence));
+                }
+                Ok(Claimed::Resolved { remaining, .. }) => return Asked::End(Ended::Resolved { remaining }, None),
+                Ok(Claimed::InDoubt { remaining, .. }) => return Asked::End(Ended::InDoubt { remaining }, None),
+                Ok(Claimed::Mismatch) => return Asked::End(Ended::Mismatch, None),
+                Ok(Claimed::Busy) => return Asked::End(Ended::Busy, None),
+                Ok(Claimed::Follow { fence, wake }) => (Some(fence), wake),
+                Ok(Claimed::Queue { running, wake }) => {
+                    if ask.may == May::FollowAfter(None) && running.is_some() {
+                        ask.may = May::FollowAfter(running);
+                    }
+                    (None, wake)
+                }
+            };
+            let waited = Instant::now();
+            let woken = tokio::select! {
+                biased;
+                woken = woken_or_polled(wake, jitter(&ask)) => woken,
+                () = self.flight.deserted() => return Asked::Withdrawn,
+            };
+            self.spent.queued += waited.elapsed();
+            if let Woken::Answered { fence, answer, outcome } = woken
+                && following == Some(fence)
+            {
+                return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
+            }
+        }
+    }
+
+    /// Sends, and keeps the lease alive until the shop has answered.
+    async fn send<S: Sender>(&self, sender: &mut S, hold: &Hold) -> Sent {
+        let mut sending = std::pin::pin!(sender.send(hold));
+        let mut held = Renewed::Held;
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent,
+                () = tokio::time::sleep(hold.lease / 3) => {
+                    // A renewal that failed is tried again: the lease may well still be ours.
+                    if held == Renewed::Held && let Ok(found) = self.call("renew", self.claims.store.renew(hold)).await {
+                        held = found;
+                        if held == Renewed::Lost {
+                            self.claims.observer.lease_lost();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn settle(&mut self, hold: Hold, answered: Answered) {
+        let Answered { answer, judged, keep } = answered;
+        let hold = Arc::new(hold);
+        let fence = Some(hold.fence);
+        let ended = Ended::Answered { answer: Arc::clone(&answer), judged, hold: Arc::clone(&hold) };
+        let ending = ending(answer, judged, keep);
+        match self.call("settle", self.claims.store.settle(&hold, ending.clone())).await {
+            Ok(settled) => {
+                self.count(settled);
+                self.tell(ended, fence);
+            }
+            Err(_) => {
+                // The client is not made to pay for a store that is down; those who come meanwhile get the answer
+                // from this flight, which stays on the table while the settle is tried again.
+                let end = End { what: ended, fence, spent: self.spent };
+                self.flight_announce(end);
+                self.settle_again(&hold, ending).await;
+            }
+        }
+    }
+
+    async fn settle_again(&self, hold: &Hold, ending: Ending) {
+        let until = Instant::now() + self.claims.lease;
+        while Instant::now() < until {
+            tokio::time::sleep(SETTLE_PAUSE).await;
+            // A renewal that fails here says nothing new: the settle itself is about to be tried.
+            let _ = self.call("renew", self.claims.store.renew(hold)).await;
+            if let Ok(settled) = self.call("settle", self.claims.store.settle(hold, ending.clone())).await {
+                self.count(settled);
+                return;
+            }
+        }
+    }
+
+    /// No answer is known: say so, and go on listening for a while without keeping anybody waiting.
+    async fn lost(&mut self, hold: Hold, places: Vec<Place>, lost: Lost) {
+        let Lost { cause, late } = lost;
+        self.claims.observer.in_doubt(self.demand.route, cause);
+        // If the store cannot be told, the lease runs out there and leads to the same state.
+        let _ = self.call("settle", self.claims.store.settle(&hold, Ending::InDoubt)).await;
+        self.tell(Ended::Lost(cause), Some(hold.fence));
+        // Who waits for the lane is to learn of the doubt now, not when the shop answers.
+        drop(places);
+        if let Some((listening, patience)) = late {
+            self.listen_on(&hold, listening, patience).await;
+        }
+    }
+
+    async fn listen_on(&self, hold: &Hold, listening: Later, patience: Duration) {
+        let Ok(Some(answered)) = timeout(patience, listening).await else { return };
+        let ending = ending(answered.answer, answered.judged, answered.keep);
+        if let Ok(settled) = self.call("settle", self.claims.store.settle(hold, ending)).await {
+            self.count(settled);
+        }
+    }
+
+    fn count(&self, settled: Settled) {
+        match settled {
+            Settled::InTime => {}
+            Settled::Late | Settled::Superseded => self.claims.observer.late_answer(),
+        }
+    }
+
+    async fn abandon(&self, hold: &Hold) {
+        // If the store cannot be told, the lease runs out and the order is held as in doubt: safe, if slow.
+        let _ = self.call("abandon", self.claims.store.abandon(hold)).await;
+    }
+
+    async fn call<T>(&self, operation: &'static str, reply: Reply<'_, T>) -> Result<T, StoreError> {
+        let answered = match timeout(self.claims.deadline, reply).await {
+            Ok(answered) => answered,
+            Err(_) => Err(StoreError::Deadline),
+        };
+        if let Err(error) = &answered {
+            self.claims.observer.store_error(operation, error);
+        }
+        answered
+    }
+
+    fn tell(&mut self, what: Ended, fence: Option<Fence>) {
+        self.told = true;
+        self.claims.observer.queued(self.spent.queued);
+        self.claims.flights.end(&self.flight, End { what, fence, spent: self.spent });
+    }
+
+    fn flight_announce(&mut self, end: End) {
+        self.told = true;
+        self.claims.flights.announce(&self.flight, end);
+    }
+
+    fn tell_nobody(&mut self) {
+        self.told = true;
+    }
+}
+
+impl Drop for Driver {
+    /// A task that dies still tells those who wait; what it may have sent is found by its lease running out.
+    fn drop(&mut self) {
+        if !self.told {
+            self.tell(Ended::Broken, None);
+        }
+        self.claims.flights.landed(&self.flight);
+    }
+}
+
+fn ending(answer: Arc<crate::store::Record>, judged: Judged, keep: Keep) -> Ending {
+    match (judged, keep) {
+        (Judged::Done, Keep::For { unseen, seen }) => Ending::Done { record: answer, unseen, seen },
+        (Judged::Done, Keep::Not) => Ending::DoneUnkept { answer },
+        (Judged::Failed, Keep::For { .. } | Keep::Not) => Ending::Failed { answer },
+    }
+}
+
+/// Spreads the polls of many waiters over time: half to one and a half of [`POLL`].
+fn jitter(ask: &Ask) -> Duration {
+    let spread = (ask.owner.0 as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54;
+    POLL / 2 + POLL * (spread as u32) / 1024
+}
+
+async fn woken_or_polled(wake: Wake, pause: Duration) -> Woken {
+    match timeout(pause, wake).await {
+        Ok(Ok(woken)) => woken,
+        Ok(Err(_)) | Err(_) => Woken::Again,
+    }
+}
+
+fn outcome_name(claimed: &Result<Claimed, StoreError>) -> &'static str {
+    match claimed {
+        Ok(Claimed::Lead(_)) => "lead",
+        Ok(Claimed::Follow { .. }) => "follow",
+        Ok(Claimed::Replay(_)) => "replay",
+        Ok(Claimed::Resolved { .. }) => "resolved",
+        Ok(Claimed::Queue { .. }) => "queue",
+        Ok(Claimed::InDoubt { .. }) => "in-doubt",
+        Ok(Claimed::Mismatch) => "mismatch",
+        Ok(Claimed::Busy) => "busy",
+        Err(_) => "error",
+    }
+}
