@@ -294,3 +294,68 @@ fn tombstone(record: &Record) -> Record {
     }
     Record { headers, body: Kept::Dropped, ..record.clone() }
 }
+
+/// What only tests may see and do.
+#[cfg(test)]
+impl Table {
+    pub(crate) fn place_foreign(&mut self, place: Place, fence: Fence) {
+        self.places.insert(place, Cell { version: u16::MAX, value: fence });
+    }
+
+    pub(crate) fn make_run_foreign(&mut self, fence: Fence) {
+        self.runs.get_mut(&fence).expect("a run to make foreign").version = u16::MAX;
+    }
+
+    pub(crate) fn make_generation_foreign(&mut self, identity: Key) {
+        self.generations.get_mut(&identity).expect("a generation to make foreign").began.version = u16::MAX;
+    }
+
+    /// Everything points to what points back, and every index and count agrees with the runs.
+    pub(crate) fn assert_sound(&self) {
+        let (mut flights, mut in_doubt, mut lanes, mut bytes, mut whole, mut stones) = (0, 0, 0, 0, 0, 0);
+        for (fence, cell) in &self.runs {
+            let run = &cell.value;
+            for lane in &run.lanes {
+                let held = self.places.get(&Place::Lane(*lane)).is_some_and(|cell| cell.value == *fence);
+                assert_eq!(held, run.state.is_live(), "a lane is held exactly while its run is live");
+            }
+            if let Some(key) = run.fingerprint {
+                assert_eq!(self.places[&Place::Fingerprint(key)].value, *fence, "one run per fingerprint");
+            }
+            assert!(fence.0 <= self.last);
+            match &run.state {
+                State::Flight { .. } => flights += 1,
+                State::InDoubt { .. } => in_doubt += 1,
+                State::Done { record, settled_at, .. } => {
+                    bytes += record.bytes() + OVERHEAD_BYTES;
+                    match record.body {
+                        Kept::Whole(_) => whole += usize::from(self.whole.contains(&(*settled_at, *fence))),
+                        Kept::Dropped => stones += usize::from(self.stones.contains(&(*settled_at, *fence))),
+                    }
+                }
+                State::Resolved { since, .. } => {
+                    bytes += OVERHEAD_BYTES;
+                    stones += usize::from(self.stones.contains(&(*since, *fence)));
+                }
+            }
+            assert!(self.ends.contains(&(run.state.ends(), *fence)), "every run ends");
+        }
+        for (place, cell) in &self.places {
+            let run = &self.runs[&cell.value].value;
+            match place {
+                Place::Lane(lane) => {
+                    lanes += 1;
+                    assert!(run.lanes.contains(lane));
+                }
+                Place::Fingerprint(key) => assert_eq!(run.fingerprint, Some(*key)),
+                Place::Scope(key) => assert!(run.scope == Some(*key) && !run.state.is_live()),
+            }
+        }
+        let counts = self.counts;
+        assert_eq!((counts.flights, counts.in_doubt, counts.lanes), (flights, in_doubt, lanes));
+        assert_eq!(counts.whole_bytes + counts.stone_bytes, bytes);
+        assert_eq!((self.whole.len(), self.stones.len()), (whole, stones));
+        assert_eq!(self.ends.len(), self.runs.len());
+        assert_eq!(self.generation_ends.len(), self.generations.len());
+    }
+}
