@@ -5,6 +5,9 @@
 //! may have been carried out: every claim carries an owner token and may be asked again with the same token.
 //! Nothing here sends a request, reads a request, or knows what HTTP is beyond a kept answer.
 
+pub mod machine;
+pub mod memory;
+
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -216,7 +219,8 @@ impl Record {
     /// What it counts for in the store's byte budget.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
         let body = match &self.body {
             Kept::Whole(bytes) => bytes.len(),
             Kept::Dropped => 0,
