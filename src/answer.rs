@@ -4,5 +4,5 @@
 
 pub mod judge;
 pub mod record;
-
+pub mod refusal;
 pub mod replay;

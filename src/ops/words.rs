@@ -2,57 +2,17 @@
 //!
 //! They are enums so that a label can never come from a request. It never holds a value of one exchange.
 
-/// What was done with a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Verdict {
-    Lead,
-    Follow,
-    Replay,
-    Bypass,
-    Refuse,
-}
-
-/// Whose fault it is that an exchange did not end as its client wished.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Fault {
-    Client,
-    Upstream,
-    Gate,
-    Store,
-}
-
-/// Where an exchange ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Phase {
-    /// The request was being read and understood.
-    Read,
-    /// The store was asked for the right to send.
-    Claim,
-    /// It stood in a lane.
-    Queue,
-    /// It waited for another one's answer.
-    Follow,
-    /// It was on its way to the shop; perhaps nothing was sent.
-    Send,
-    /// It was sent, the answer was awaited or read.
-    Answer,
-    /// What came of it was being written to the store.
-    Settle,
-    /// The answer was being given to the client.
-    Reply,
-}
-
-/// Declares [`Reason`] together with its texts, so that no list of them can lack one.
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal,)+) => {
-        /// Why the verdict was what it was. The name of a refusal is the text of its reason.
+/// Declares an enum together with its texts, so that no list of them can lack one.
+macro_rules! closed {
+    ($(#[$doc:meta])* $name:ident { $($(#[$each:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-        pub enum Reason {
-            $($(#[$doc])* $variant,)+
+        pub enum $name {
+            $($(#[$each])* $variant,)+
         }
 
-        impl Reason {
-            /// All of them, in the order of declaration, so that `ALL[r as usize] == r`.
+        impl $name {
+            /// All of them in the order of declaration, so that `ALL[x as usize] == x`.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             #[must_use]
@@ -65,42 +25,159 @@ macro_rules! reasons {
     };
 }
 
-reasons! {
-    /// The shop did the work.
-    Done = "done",
-    /// The shop answered a failure; nothing is kept.
-    Failed = "failed",
-    /// Something was sent and no answer is known.
-    InDoubt = "in-doubt",
-    /// Nobody waits for the answer any more.
-    ClientGone = "client-gone",
-    /// The route has an order key, the request has not.
-    NoOrderKey = "no-order-key",
-    /// The route declares an identity, the request has none.
-    NoIdentity = "no-identity",
-    /// `enforce = false`: computed and counted, not touched.
-    Observe = "observe",
-    NoKey = "no-key",
-    BodyTooLarge = "body-too-large",
-    BodyUnreadable = "body-unreadable",
-    PathUnreadable = "path-unreadable",
-    RequestMalformed = "request-malformed",
-    RequestTimeout = "request-timeout",
-    EventMismatch = "event-mismatch",
-    WaitExhausted = "wait-exhausted",
-    LaneFull = "lane-full",
-    FollowersFull = "followers-full",
-    OutcomeUnknown = "outcome-unknown",
-    AnswerTooLarge = "answer-too-large",
-    ResolvedDone = "resolved-done",
-    StoreDown = "store-down",
-    UpstreamUnreachable = "upstream-unreachable",
-    UpstreamReset = "upstream-reset",
-    UpstreamTimeout = "upstream-timeout",
-    Draining = "draining",
-    Overloaded = "overloaded",
-    NoRoute = "no-route",
-    Internal = "internal",
+closed! {
+    /// What was done with a request.
+    Verdict {
+        Lead = "lead",
+        Follow = "follow",
+        Replay = "replay",
+        Bypass = "bypass",
+        Refuse = "refuse",
+    }
+}
+
+closed! {
+    /// Whose fault it is that an exchange did not end as its client wished.
+    Fault {
+        Client = "client",
+        Upstream = "upstream",
+        Gate = "gate",
+        Store = "store",
+    }
+}
+
+closed! {
+    /// Where an exchange ended.
+    Phase {
+        /// The request was being read and understood.
+        Read = "read",
+        /// The store was asked for the right to send.
+        Claim = "claim",
+        /// It stood in a lane.
+        Queue = "queue",
+        /// It waited for another one's answer.
+        Follow = "follow",
+        /// It was on its way to the shop; perhaps nothing was sent.
+        Send = "send",
+        /// It was sent, the answer was awaited or read.
+        Answer = "answer",
+        /// What came of it was being written to the store.
+        Settle = "settle",
+        /// The answer was being given to the client.
+        Reply = "reply",
+    }
+}
+
+closed! {
+    /// Why the verdict was what it was. The name of a refusal is the text of its reason.
+    Reason {
+        /// The shop did the work.
+        Done = "done",
+        /// The shop answered a failure; nothing is kept.
+        Failed = "failed",
+        /// Something was sent and no answer is known.
+        InDoubt = "in-doubt",
+        /// Nobody waits for the answer any more.
+        ClientGone = "client-gone",
+        /// The route has an order key, the request has not.
+        NoOrderKey = "no-order-key",
+        /// The route declares an identity, the request has none.
+        NoIdentity = "no-identity",
+        /// `enforce = false`: computed and counted, not touched.
+        Observe = "observe",
+        /// The first of the refusals; the rest of the list are refusals too.
+        NoKey = "no-key",
+        BodyTooLarge = "body-too-large",
+        BodyUnreadable = "body-unreadable",
+        PathUnreadable = "path-unreadable",
+        RequestMalformed = "request-malformed",
+        RequestTimeout = "request-timeout",
+        EventMismatch = "event-mismatch",
+        WaitExhausted = "wait-exhausted",
+        LaneFull = "lane-full",
+        FollowersFull = "followers-full",
+        OutcomeUnknown = "outcome-unknown",
+        AnswerTooLarge = "answer-too-large",
+        ResolvedDone = "resolved-done",
+        StoreDown = "store-down",
+        UpstreamUnreachable = "upstream-unreachable",
+        UpstreamReset = "upstream-reset",
+        UpstreamTimeout = "upstream-timeout",
+        Draining = "draining",
+        Overloaded = "overloaded",
+        NoRoute = "no-route",
+        Internal = "internal",
+    }
+}
+
+closed! {
+    /// Why an order came in doubt.
+    DoubtCause {
+        Reset = "reset",
+        Truncated = "truncated",
+        Timeout = "timeout",
+        LeaseLost = "lease-lost",
+        /// The task that led ended without an answer.
+        Aborted = "aborted",
+    }
+}
+
+closed! {
+    /// The calls of a store.
+    StoreOp {
+        Claim = "claim",
+        Renew = "renew",
+        Settle = "settle",
+        Abandon = "abandon",
+        Delivered = "delivered",
+        Generation = "generation",
+        Inspect = "inspect",
+        Resolve = "resolve",
+        Forget = "forget",
+    }
+}
+
+closed! {
+    /// Why a store call has no answer.
+    StoreCause {
+        Deadline = "deadline",
+        Down = "down",
+    }
+}
+
+closed! {
+    /// What a claim came to.
+    ClaimOutcome {
+        Lead = "lead",
+        Follow = "follow",
+        Replay = "replay",
+        Resolved = "resolved",
+        Queue = "queue",
+        InDoubt = "in-doubt",
+        Mismatch = "mismatch",
+        Busy = "busy",
+        Error = "error",
+    }
+}
+
+closed! {
+    /// The class of an answer's status; `none` where there was no answer.
+    CodeClass {
+        Informational = "1xx",
+        Success = "2xx",
+        Redirection = "3xx",
+        ClientError = "4xx",
+        ServerError = "5xx",
+        None = "none",
+    }
+}
+
+closed! {
+    /// What of a record had to go before its time.
+    DroppedEarly {
+        Body = "body",
+        Record = "record",
+    }
 }
 
 impl Reason {
@@ -111,45 +188,16 @@ impl Reason {
     }
 }
 
-impl Verdict {
-    pub const ALL: &'static [Self] = &[Self::Lead, Self::Follow, Self::Replay, Self::Bypass, Self::Refuse];
-
+impl CodeClass {
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Lead => "lead",
-            Self::Follow => "follow",
-            Self::Replay => "replay",
-            Self::Bypass => "bypass",
-            Self::Refuse => "refuse",
-        }
-    }
-}
-
-impl Fault {
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Upstream => "upstream",
-            Self::Gate => "gate",
-            Self::Store => "store",
-        }
-    }
-}
-
-impl Phase {
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Claim => "claim",
-            Self::Queue => "queue",
-            Self::Follow => "follow",
-            Self::Send => "send",
-            Self::Answer => "answer",
-            Self::Settle => "settle",
-            Self::Reply => "reply",
+    pub const fn of(status: u16) -> Self {
+        match status {
+            100..=199 => Self::Informational,
+            200..=299 => Self::Success,
+            300..=399 => Self::Redirection,
+            400..=499 => Self::ClientError,
+            500..=599 => Self::ServerError,
+            _ => Self::None,
         }
     }
 }
@@ -162,9 +210,6 @@ mod tests {
     fn a_reason_stands_at_its_own_place_in_the_list() {
         for (place, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, place);
-        }
-        for (place, verdict) in Verdict::ALL.iter().enumerate() {
-            assert_eq!(*verdict as usize, place);
         }
     }
 
