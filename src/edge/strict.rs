@@ -241,7 +241,7 @@ impl<IO> Strict<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Strict<IO> {
     /// Reads from the client and follows what came.
-    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<Read>> {
+    fn read_open(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<Read>> {
         let start = buf.filled().len();
         let Poll::Ready(result) = Pin::new(&mut self.io).poll_read(cx, buf) else {
             if self.line.take_expired() {
@@ -314,7 +314,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Strict<IO> {
             }
             let read = match self.mouth {
                 Mouth::Open if self.follower.is_held() => ready!(self.read_held(cx, buf))?,
-                Mouth::Open => ready!(self.read(cx, buf))?,
+                Mouth::Open => ready!(self.read_open(cx, buf))?,
                 Mouth::Tunnel => {
                     ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
                     self.line.note_read();
