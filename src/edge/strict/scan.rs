@@ -1,0 +1,317 @@
+//! Is this a request head that every server behind us reads the way we do?
+//!
+//! A pure scanner over bytes: no I/O, no clock, nothing repaired, nothing copied. It goes line by line, and every rule
+//! is looked at when its line is complete, so that the verdict does not depend on how the bytes were split on the way.
+
+use std::ops::Range;
+
+use memchr::{memchr, memchr3};
+
+use super::{
+    StrictLimits, Violation,
+    field::{self, NAME, Options, TOKEN},
+};
+
+/// What was found in the bytes that were looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Nothing wrong so far, and no end.
+    Partial,
+    Whole(Head),
+    Bad(Violation),
+}
+
+/// A head that passed: all that whoever follows the bytes behind it has to know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// Including the empty line at its end, and the one that may have stood before it.
+    pub len: usize,
+    pub body: Body,
+    pub version: Version,
+    pub wish: Wish,
+}
+
+/// How the body is framed. HTTP/1.0 without `Content-Length` has none, whatever the method: a body that ends with the
+/// connection could never be answered, and what follows is read as the next head (RFC 9112 6.3, rule 7).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Body {
+    Length(u64),
+    Chunked,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Version {
+    Http10,
+    #[default]
+    Http11,
+}
+
+/// Whether the client wants to leave HTTP behind after this request (RFC 9110 7.8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    Stay,
+    Upgrade,
+}
+
+/// A method longer than any that is registered, by far.
+const METHOD_BYTES_MAX: usize = 32;
+
+/// Looks at bytes that begin where a head begins.
+#[must_use]
+pub fn head(bytes: &[u8], limits: &StrictLimits) -> Verdict {
+    Progress::default().advance(bytes, limits)
+}
+
+/// What is known of a head that is not complete yet. All places count from the first byte of the head.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    stage: Stage,
+    /// Where the line under way begins.
+    line: usize,
+    /// Up to where a line end was looked for.
+    seen: usize,
+    fields: usize,
+    version: Version,
+    /// The authority of an absolute target or of CONNECT.
+    authority: Option<Range<usize>>,
+    host: Option<Range<usize>>,
+    length: Option<u64>,
+    /// Seen: `Transfer-Encoding: chunked`.
+    chunked: bool,
+    /// Seen: a line `Upgrade`.
+    upgrade: bool,
+    /// Seen: `upgrade` in a `Connection` line.
+    upgrade_option: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Stage {
+    /// One empty line may come first (RFC 9112 2.2), more may not.
+    #[default]
+    Start,
+    RequestLine,
+    Fields,
+}
+
+impl Progress {
+    /// Goes on with the same bytes as before and more behind them.
+    pub(super) fn advance(&mut self, bytes: &[u8], limits: &StrictLimits) -> Verdict {
+        match self.lines(bytes, limits) {
+            Ok(Some(head)) => Verdict::Whole(head),
+            Ok(None) => Verdict::Partial,
+            Err(violation) => Verdict::Bad(violation),
+        }
+    }
+
+    fn lines(&mut self, bytes: &[u8], limits: &StrictLimits) -> Result<Option<Head>, Violation> {
+        let view = &bytes[..bytes.len().min(limits.head_bytes_max)];
+        loop {
+            if self.stage != Stage::Fields {
+                self.peek(&view[self.line..], limits)?;
+            }
+            let Some(feed) = memchr(b'\n', &view[self.seen..]).map(|at| self.seen + at) else {
+                self.seen = view.len();
+                if bytes.len() > limits.head_bytes_max {
+                    return Err(Violation::new(431, "the request head is too long"));
+                }
+                return Ok(None);
+            };
+            let [line @ .., b'\r'] = &view[self.line..feed] else {
+                return Err(Violation::bad("a line must end with CR LF"));
+            };
+            let start = self.line;
+            (self.line, self.seen) = (feed + 1, feed + 1);
+            match self.stage {
+                Stage::Start if line.is_empty() => self.stage = Stage::RequestLine,
+                Stage::Start | Stage::RequestLine => {
+                    self.request_line(line, start)?;
+                    self.stage = Stage::Fields;
+                }
+                Stage::Fields if line.is_empty() => return self.end(view).map(Some),
+                Stage::Fields => self.field(line, start, limits)?,
+            }
+        }
+    }
+
+    /// What can be said of a request line before it is complete: garbage (a TLS hello, say) is answered at once, and
+    /// a target that is too long has its own status. It says the same of every longer prefix of the same bytes.
+    fn peek(&self, line: &[u8], limits: &StrictLimits) -> Result<(), Violation> {
+        if self.stage == Stage::Start && matches!(line, [b'\r'] | [b'\r', b'\n', ..]) {
+            return Ok(());
+        }
+        let method = field::span(&line[..line.len().min(METHOD_BYTES_MAX + 1)], TOKEN);
+        if method > METHOD_BYTES_MAX {
+            return Err(Violation::new(501, "the method is too long to be one that anybody knows"));
+        }
+        let target = match line.get(method) {
+            None => return Ok(()),
+            Some(b' ') if method > 0 => &line[method + 1..],
+            Some(_) => return Err(Violation::bad("a request must begin with a method and one space")),
+        };
+        let most = limits.target_bytes_max;
+        if target.len() > most && memchr3(b' ', b'\r', b'\n', &target[..=most]).is_none() {
+            return Err(Violation::new(414, "the request target is too long"));
+        }
+        Ok(())
+    }
+
+    fn request_line(&mut self, line: &[u8], start: usize) -> Result<(), Violation> {
+        const BAD: Violation = Violation::bad("a request line must be `METHOD target HTTP/1.1`");
+        let method_end = memchr(b' ', line).ok_or(BAD)?;
+        let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
+        let target_end = memchr(b' ', rest).ok_or(BAD)?;
+        let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
+        self.version = match version {
+            b"HTTP/1.1" => Version::Http11,
+            b"HTTP/1.0" => Version::Http10,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+                if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            {
+                return Err(Violation::new(505, "only HTTP/1.1 and HTTP/1.0 are spoken here"));
+            }
+            _ => return Err(BAD),
+        };
+        let shift = start + method_end + 1;
+        self.authority = authority(method, target)?.map(|found| found.start + shift..found.end + shift);
+        Ok(())
+    }
+
+    fn field(&mut self, line: &[u8], start: usize, limits: &StrictLimits) -> Result<(), Violation> {
+        if self.fields == limits.fields_max {
+            return Err(Violation::new(431, "too many header fields"));
+        }
+        self.fields += 1;
+        let name_end = field::span(line, NAME);
+        match line.get(name_end) {
+            Some(b':') if name_end > 0 => {}
+            Some(b' ' | b'\t') if name_end == 0 => {
+                return Err(Violation::bad("a header line must not begin with a blank"));
+            }
+            Some(b' ' | b'\t') => {
+                return Err(Violation::bad("a header name must not be followed by a blank"));
+            }
+            Some(b'_') => return Err(Violation::bad("a header name must not hold an underscore")),
+            _ => return Err(Violation::bad("a header line must be `Name: value`")),
+        }
+        let (name, value) = (&line[..name_end], &line[name_end + 1..]);
+        if !field::value_is_clean(value) {
+            return Err(Violation::bad("a header value holds a control character"));
+        }
+        // By length first: of the names that matter here no two have the same.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => self.host(start + name_end + 1, value),
+            6 if name.eq_ignore_ascii_case(b"expect") => expect(field::trim(value)),
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                self.upgrade = true;
+                Ok(())
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                if field::connection(field::trim(value))? == Options::Upgrade {
+                    self.upgrade_option = true;
+                }
+                Ok(())
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(field::trim(value)),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                self.transfer_encoding(field::trim(value))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn host(&mut self, value_start: usize, value: &[u8]) -> Result<(), Violation> {
+        if self.host.is_some() {
+            return Err(Violation::bad("Host must be given once"));
+        }
+        let host = field::trim(value);
+        if !field::host_is_clean(host) {
+            return Err(Violation::bad("Host must be one host name or address, and at most one port"));
+        }
+        let blanks = value.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let from = value_start + blanks;
+        self.host = Some(from..from + host.len());
+        Ok(())
+    }
+
+    fn content_length(&mut self, value: &[u8]) -> Result<(), Violation> {
+        if self.length.is_some() {
+            return Err(Violation::bad("Content-Length must be given once"));
+        }
+        self.length = Some(field::length(value)?);
+        Ok(())
+    }
+
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Violation> {
+        if self.version == Version::Http10 {
+            return Err(Violation::bad("HTTP/1.0 has no Transfer-Encoding"));
+        }
+        if self.chunked {
+            return Err(Violation::bad("Transfer-Encoding must be given once"));
+        }
+        field::coding(value)?;
+        self.chunked = true;
+        Ok(())
+    }
+
+    /// The rules that need the whole head.
+    fn end(&self, head: &[u8]) -> Result<Head, Violation> {
+        let body = match (self.length, self.chunked) {
+            (Some(_), true) => {
+                return Err(Violation::bad("Content-Length and Transfer-Encoding exclude each other"));
+            }
+            (None, true) => Body::Chunked,
+            (length, false) => Body::Length(length.unwrap_or(0)),
+        };
+        if self.host.is_none() && self.version == Version::Http11 {
+            return Err(Violation::bad("Host is missing"));
+        }
+        if let (Some(authority), Some(host)) = (&self.authority, &self.host)
+            && !head[authority.clone()].eq_ignore_ascii_case(&head[host.clone()])
+        {
+            return Err(Violation::bad("the request target and Host name different servers"));
+        }
+        // HTTP/1.0 cannot be upgraded (RFC 9110 7.8), and neither can a hop that was not told so by `Connection`.
+        let wish = match (self.version, self.upgrade, self.upgrade_option) {
+            (Version::Http11, true, true) => Wish::Upgrade,
+            _ => Wish::Stay,
+        };
+        Ok(Head { len: self.line, body, version: self.version, wish })
+    }
+}
+
+/// Checks the target in the form that its method asks for (RFC 9112 3.2); where it names an authority, says where.
+fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Violation> {
+    const BAD: Violation = Violation::bad("the request target is malformed");
+    match target {
+        _ if method == b"CONNECT" => {
+            let good = field::host_and_port_is_clean(target) && http::Uri::try_from(target).is_ok();
+            if good { Ok(Some(0..target.len())) } else { Err(BAD) }
+        }
+        [b'/', ..] if field::path_is_clean(target) => Ok(None),
+        b"*" if method == b"OPTIONS" => Ok(None),
+        _ => {
+            let scheme = [b"http://".as_slice(), b"https://"]
+                .into_iter()
+                .find(|scheme| {
+                    target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+                })
+                .ok_or(BAD)?
+                .len();
+            let rest = &target[scheme..];
+            let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+            // hyper parses the target once more, and counts the colons of an address differently: only what both
+            // of us take may pass, so that it is we who answer.
+            let good = field::host_is_clean(&rest[..end])
+                && field::path_is_clean(&rest[end..])
+                && http::Uri::try_from(target).is_ok();
+            if good { Ok(Some(scheme..scheme + end)) } else { Err(BAD) }
+        }
+    }
+}
+
+fn expect(value: &[u8]) -> Result<(), Violation> {
+    if value.eq_ignore_ascii_case(b"100-continue") {
+        return Ok(());
+    }
+    Err(Violation::new(417, "only `Expect: 100-continue` can be met"))
+}
