@@ -17,9 +17,12 @@ use std::{
 };
 
 use smallvec::SmallVec;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::store::{Fence, Hold, InDoubtPolicy, Judged, Key, Owner, Record, Store};
+use crate::{
+    ops::words::{ClaimOutcome, StoreOp},
+    store::{Fence, Hold, InDoubtPolicy, Judged, Key, Owner, Record, Store, StoreError},
+};
 
 pub use flight::{Boarding, Joined, Role};
 
@@ -134,12 +137,12 @@ pub struct Spent {
 
 /// What is worth counting. Called from the task of the flight, never while a lock is held.
 pub trait Observer: Send + Sync + 'static {
-    fn claimed(&self, _outcome: &'static str, _took: Duration) {}
+    fn claimed(&self, _outcome: ClaimOutcome, _took: Duration) {}
     fn queued(&self, _took: Duration) {}
     fn lease_lost(&self) {}
     fn late_answer(&self) {}
     fn in_doubt(&self, _route: usize, _cause: LostCause) {}
-    fn store_error(&self, _operation: &'static str, _error: &crate::store::StoreError) {}
+    fn store_error(&self, _operation: StoreOp, _error: &StoreError) {}
 }
 
 pub type Flights = flight::Flights<End>;
@@ -158,6 +161,8 @@ pub struct Claims {
     pub observer: Arc<dyn Observer>,
     /// Every flight's task, so that a drain can wait for them.
     pub tasks: TaskTracker,
+    /// Set when the process is to end: nobody listens for late answers any more.
+    pub stopping: CancellationToken,
 }
 
 /// What a request gets that asks to take part.
@@ -178,8 +183,15 @@ impl Claims {
     ) -> Arc<Self> {
         let flights = Arc::default();
         let lanes = Arc::default();
-        let (tasks, owners) = (TaskTracker::new(), AtomicU64::new(1));
-        Arc::new(Self { store, lease, deadline, replica, owners, flights, lanes, observer, tasks })
+        let (tasks, owners, stopping) = (TaskTracker::new(), AtomicU64::new(1), CancellationToken::new());
+        Arc::new(Self { store, lease, deadline, replica, owners, flights, lanes, observer, tasks, stopping })
+    }
+
+    /// Waits until every flight of this process is over. Call it only once nothing new is let in.
+    pub async fn landed(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// A token that no other claim of any replica has.

@@ -1,3 +1,10 @@
-//! edge
+//! The client's side: accepting connections, reading requests strictly, writing answers.
+//!
+//! Nothing here knows routes or guards; a request that was framed properly goes to [`crate::gate::exchange`].
 
+pub mod accept;
+pub mod cores;
+pub mod http;
+pub mod roster;
 pub mod strict;
+pub mod tunnel;

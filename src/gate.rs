@@ -1,1 +1,452 @@
-//! gate
+//! THE page: a whole guarded exchange, from a request that was framed properly to the answer its client gets.
+//!
+//! The stages stand here in order, each with its failure branch beside it; what a stage does is in its own file.
+//! A client only ever waits here: the flight itself (lanes, claim, sending, judging, settling) is the task of
+//! [`crate::claim::driver`], which calls [`lead`] to send. Nothing here touches the store or the shop.
+
+pub mod body;
+pub mod client;
+pub mod core;
+pub mod find;
+pub mod forward;
+pub mod lead;
+pub mod observe;
+pub mod pass;
+pub mod renew;
+pub mod report;
+
+use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use http::{HeaderValue, Request, Response, request::Parts};
+use hyper::body::Incoming;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    answer::{
+        refusal::Refusal,
+        replay::{self, How, Share, Storing},
+    },
+    claim::{Boarding, Demand, End, Ended, LostCause, Part, Role, Ticket},
+    config::{Enforce, Guard, Mode, OnNoKey, SendKey},
+    ops::words::{Phase, Reason},
+    request::{self, IdentityRead, Reading, Unread, View},
+    store::{Hold, Judged, Owner, Record},
+    upstream::ToShop,
+};
+use body::{Collected, Delivered, Reply};
+pub use client::Client;
+pub use core::{Core, Gate};
+use find::{Found, Matched};
+use lead::{Lead, LeadersOwn, Ready, Trace};
+use report::Report;
+
+/// How soon a client may try again that was refused for a bound or waited in vain; the flight goes on meanwhile.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+/// Answers one request of a client.
+pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
+    let (parts, incoming) = request.into_parts();
+    let id = forward::request_id(core, &client.peer, &parts.headers);
+    let wants = crate::answer::refusal::Wants::of(&parts.headers);
+    let refuse = |refusal: Refusal| report::plain_refusal(&refusal, wants, &id);
+    if let Err(refusal) = client.admits(&parts) {
+        return refuse(refusal);
+    }
+    let matched = match find::route(core, parts, incoming).await {
+        Ok(matched) => matched,
+        Err(refusal) => return refuse(refusal),
+    };
+    let route = &core.gate.config.routes[matched.route];
+    match &route.guard {
+        None => match pass_on(core, client, &id, matched).await {
+            Ok(response) => response,
+            Err(refusal) => refuse(refusal),
+        },
+        Some(guard) => match guard.enforce {
+            Enforce::Observe => observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse),
+            Enforce::Yes => {
+                let report = Report::begin(core, client, matched.route, &id, &matched.parts);
+                guarded(core, client, &id, guard, matched, report).await
+            }
+        },
+    }
+}
+
+/// No guard: streamed through untouched.
+async fn pass_on(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    id: &HeaderValue,
+    matched: Matched,
+) -> Result<Response<Reply>, Refusal> {
+    let upstream = core.gate.config.routes[matched.route].upstream;
+    let renewal = renew::of_request(core, upstream, &matched);
+    let Matched { parts, found, .. } = matched;
+    let passed = pass::pass(core, client, upstream, id, parts, found.into_body(), None).await?;
+    renew::of_answer(core, renewal, passed.response.headers());
+    Ok(passed.response)
+}
+
+/// A guarded exchange: read, extract, take part, wait.
+async fn guarded(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    id: &HeaderValue,
+    guard: &Guard,
+    mut matched: Matched,
+    mut report: Report,
+) -> Response<Reply> {
+    if core.gate.is_draining() {
+        return report.refuse(&Refusal::Draining { retry_after: TRY_AGAIN }, Phase::Read);
+    }
+    let read = match find::collected(core, guard, &mut matched).await {
+        Ok(read) => read,
+        Err(refusal) => return report.refuse(&refusal, Phase::Read),
+    };
+    report.read();
+    if let Some(doubt) = matched.doubt.take() {
+        return report.refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, Phase::Read);
+    }
+    let renewal = renew::of_request(core, core.gate.config.routes[matched.route].upstream, &matched);
+    let reading = match extract(core, guard, &matched, &read) {
+        Ok(reading) => reading,
+        Err(Unread::NoKey { looked }) => match guard.on_no_key {
+            OnNoKey::Bypass => return bypass(core, client, id, matched, read, report).await,
+            OnNoKey::Refuse => return report.refuse(&Refusal::NoKey { detail: looked.into() }, Phase::Read),
+        },
+        Err(Unread::Unreadable { what }) => {
+            return report.refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, Phase::Read);
+        }
+    };
+    report.reading(&reading);
+    let arrived = Instant::now();
+    let share = match reading.identity {
+        IdentityRead::Undeclared => Share::NoIdentity,
+        IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
+    };
+    let demand = demand(guard, matched.route, &reading, renewal.generations());
+    let (own, mut leaders_own) = oneshot::channel();
+    let trace = Rc::new(Trace::default());
+    let part = core.gate.claims.take_part(demand, || {
+        let mut parts = matched.parts;
+        forward::to_shop(core, &client.peer, id, None, &mut parts.headers);
+        let ready = Ready {
+            route: matched.route,
+            request: parts,
+            body: read.bytes,
+            lent: read.lent,
+            keep: lead::keep(guard, reading.fingerprint.is_some()),
+            idempotency_key: idempotency_key(guard, &reading),
+            trace: Rc::clone(&trace),
+        };
+        Lead::new(Rc::clone(core), ready, own)
+    });
+    let mut ticket = match part {
+        Part::Seat(ticket) => ticket,
+        Part::FollowersFull => {
+            return report.refuse(&Refusal::FollowersFull { retry_after: TRY_AGAIN }, Phase::Follow);
+        }
+        Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
+    };
+    let waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
+    report.trace(&trace);
+    match waited {
+        Waited::End(end, own) => {
+            if let Some(own) = &own {
+                renew::of_answer(core, renewal, &own.headers);
+            }
+            answered(core, id, &reading, guard, (ticket.role(), share), end, own, report)
+        }
+        Waited::Stream(own) => {
+            renew::of_answer(core, renewal, &own.headers);
+            report.lead(streamed(id, own), Reason::Done)
+        }
+        Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
+        Waited::Broken => report.refuse(&Refusal::Internal { cause: None }, Phase::Claim),
+    }
+}
+
+/// Which order, which request, whose.
+fn extract(core: &Core, guard: &Guard, matched: &Matched, read: &Collected) -> Result<Reading, Unread> {
+    let content = request::body::read(&matched.parts.headers, &read.bytes, guard.decoded_max);
+    let host = find::host(&matched.parts);
+    let view = View {
+        method: &matched.parts.method,
+        host: &host,
+        path: &matched.path,
+        query: matched.parts.uri.query().unwrap_or(""),
+        headers: &matched.parts.headers,
+        params: &matched.params,
+    };
+    request::read(&guard.rules, &core.gate.secret, &view, &content)
+}
+
+fn demand(
+    guard: &Guard,
+    route: usize,
+    reading: &Reading,
+    generations: smallvec::SmallVec<[crate::store::Key; 1]>,
+) -> Demand {
+    Demand {
+        route,
+        lanes: reading.lanes.clone(),
+        fingerprint: reading.fingerprint,
+        scope: reading.scope,
+        body: reading.body,
+        generations,
+        boarding: match guard.mode {
+            Mode::Once | Mode::Serial => Boarding::UntilEnd,
+            Mode::Signal => Boarding::UntilSent,
+        },
+        in_doubt: guard.in_doubt,
+        followers_max: guard.followers_max,
+        lane_depth_max: guard.lane_depth_max,
+    }
+}
+
+/// A stable key that a plugin of the shop may use: the same for the same request, a guess to nobody.
+fn idempotency_key(guard: &Guard, reading: &Reading) -> Option<HeaderValue> {
+    if guard.send_idempotency_key == SendKey::No {
+        return None;
+    }
+    let key = reading.fingerprint?;
+    let hex: String = key.0.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::from_str(&format!("oncegate-{hex}")).ok()
+}
+
+enum Waited {
+    End(End, Option<LeadersOwn>),
+    /// The leader's answer is too large to wait for its end.
+    Stream(LeadersOwn),
+    InVain,
+    /// The flight's task died without a word.
+    Broken,
+}
+
+/// Waits for the end of the flight, as long as the route's clients are willing to.
+async fn wait(
+    ticket: &mut Ticket,
+    leaders_own: &mut oneshot::Receiver<LeadersOwn>,
+    until: Instant,
+) -> Waited {
+    let waiting = async {
+        let mut own = None;
+        loop {
+            tokio::select! {
+                biased;
+                end = ticket.end() => {
+                    let own = own.or_else(|| leaders_own.try_recv().ok());
+                    return end.map_or(Waited::Broken, |end| Waited::End(end, own));
+                }
+                came = &mut *leaders_own, if own.is_none() && !leaders_own.is_terminated() => match came {
+                    Ok(mine) if mine.stream.is_some() => return Waited::Stream(mine),
+                    Ok(mine) => own = Some(mine),
+                    // A follower's sender was dropped unused.
+                    Err(_) => {}
+                },
+            }
+        }
+    };
+    timeout_at(until, waiting).await.unwrap_or(Waited::InVain)
+}
+
+/// What the end of the flight means to one of those who waited for it.
+#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
+fn answered(
+    core: &Rc<Core>,
+    id: &HeaderValue,
+    reading: &Reading,
+    guard: &Guard,
+    (role, share): (Role, Share),
+    end: End,
+    own: Option<LeadersOwn>,
+    mut report: Report,
+) -> Response<Reply> {
+    report.end(&end);
+    let phase = match role {
+        Role::Leader => Phase::Answer,
+        Role::Follower => Phase::Follow,
+    };
+    match end.what {
+        Ended::Answered { answer, judged, hold } => {
+            let reason = reason_of(judged);
+            let delivered = delivered(core, guard, judged, &hold);
+            match (role, own) {
+                (Role::Leader, Some(own)) => {
+                    let stored = stored(guard, judged, reading);
+                    report.lead(leaders_answer(id, own, &answer, stored, delivered), reason)
+                }
+                (Role::Leader, None) | (Role::Follower, _) => {
+                    report.given(give(id, &answer, How::Follow, share, delivered), &answer, How::Follow, reason)
+                }
+            }
+        }
+        Ended::Followed { answer, judged } => {
+            report.given(give(id, &answer, How::Follow, share, None), &answer, How::Follow, reason_of(judged))
+        }
+        Ended::Replayed(record) => {
+            let hold = hold_of(reading, &record, core.gate.claims.lease);
+            let delivered = delivered(core, guard, Judged::Done, &hold);
+            report.given(give(id, &record, How::Replay, share, delivered), &record, How::Replay, Reason::Done)
+        }
+        Ended::Lost(LostCause::Timeout) => report.refuse(&Refusal::UpstreamTimeout { cause: None }, phase),
+        Ended::Lost(LostCause::Reset | LostCause::Truncated) => {
+            report.refuse(&Refusal::UpstreamReset { cause: None }, phase)
+        }
+        Ended::InDoubt { remaining } => {
+            report.refuse(&Refusal::OutcomeUnknown { retry_after: remaining }, Phase::Claim)
+        }
+        Ended::Resolved { .. } => report.refuse(&Refusal::ResolvedDone, Phase::Claim),
+        Ended::Mismatch => report.refuse(&Refusal::EventMismatch, Phase::Claim),
+        Ended::Unreachable => {
+            report.refuse(&Refusal::UpstreamUnreachable { retry_after: TRY_AGAIN, cause: None }, Phase::Send)
+        }
+        Ended::LaneFull => report.refuse(&Refusal::LaneFull { retry_after: TRY_AGAIN }, Phase::Queue),
+        Ended::Busy => {
+            let bound = "live states of the store";
+            report.refuse(&Refusal::Overloaded { retry_after: TRY_AGAIN, bound }, Phase::Claim)
+        }
+        Ended::StoreDown => {
+            report.refuse(&Refusal::StoreDown { retry_after: TRY_AGAIN, cause: None }, Phase::Claim)
+        }
+        Ended::Broken => report.refuse(&Refusal::Internal { cause: None }, Phase::Claim),
+    }
+}
+
+fn reason_of(judged: Judged) -> Reason {
+    match judged {
+        Judged::Done => Reason::Done,
+        Judged::Failed => Reason::Failed,
+    }
+}
+
+fn stored(guard: &Guard, judged: Judged, reading: &Reading) -> Storing {
+    match (judged, guard.mode) {
+        (Judged::Done, Mode::Once) if reading.fingerprint.is_some() => Storing::Stored,
+        (Judged::Done | Judged::Failed, Mode::Once | Mode::Signal | Mode::Serial) => Storing::Unstored,
+    }
+}
+
+/// The leader's client gets the shop's own headers.
+fn leaders_answer(
+    id: &HeaderValue,
+    own: LeadersOwn,
+    answer: &Record,
+    stored: Storing,
+    delivered: Option<Delivered>,
+) -> Response<Reply> {
+    let body = match &answer.body {
+        crate::store::Kept::Whole(bytes) => bytes.clone(),
+        crate::store::Kept::Dropped => bytes::Bytes::new(),
+    };
+    let mut response = Response::new(Reply::Whole { data: Some(body).filter(|b| !b.is_empty()), delivered });
+    *response.status_mut() = own.status;
+    *response.headers_mut() = own.headers;
+    forward::to_client(id, response.headers_mut());
+    response.headers_mut().remove(http::header::CONTENT_LENGTH);
+    replay::decorate(response.headers_mut(), How::Lead(stored), 0);
+    response
+}
+
+fn streamed(id: &HeaderValue, own: LeadersOwn) -> Response<Reply> {
+    let LeadersOwn { status, headers, stream } = own;
+    let mut response = Response::new(stream.map_or_else(Reply::empty, Reply::Relay));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    forward::to_client(id, response.headers_mut());
+    replay::decorate(response.headers_mut(), How::Lead(Storing::Unstored), 0);
+    response
+}
+
+/// A kept answer for somebody whose request was not sent.
+fn give(
+    id: &HeaderValue,
+    record: &Record,
+    how: How,
+    share: Share,
+    delivered: Option<Delivered>,
+) -> Result<Response<Reply>, Refusal> {
+    let given = replay::respond(record, how, share, core::unix_now());
+    let response = given.map_err(|replay::NotKept| Refusal::AnswerTooLarge {
+        answered: record.status,
+        next: match share {
+            Share::Leader | Share::SameIdentity => record.headers.get(http::header::LOCATION).cloned(),
+            Share::NoIdentity => None,
+        },
+    })?;
+    let (mut parts, body) = response.into_parts();
+    parts.headers.insert(forward::X_REQUEST_ID, id.clone());
+    let data = Some(body).filter(|bytes| !bytes.is_empty());
+    Ok(Response::from_parts(parts, Reply::Whole { data, delivered }))
+}
+
+/// Tells the store that a client has the answer: from then on `replay_for` holds instead of `replay_unseen_for`.
+fn delivered(core: &Rc<Core>, guard: &Guard, judged: Judged, hold: &Hold) -> Option<Delivered> {
+    let differs = guard.replay_for != guard.replay_unseen_for;
+    let kept = guard.mode == Mode::Once && judged == Judged::Done && hold.fingerprint.is_some();
+    if !differs || !kept {
+        return None;
+    }
+    let (claims, hold) = (std::sync::Arc::clone(&core.gate.claims), hold.clone());
+    Some(Delivered::new(move || {
+        let tasks = claims.tasks.clone();
+        drop(tokio::task::spawn_local(tasks.track_future(async move {
+            // If the store does not learn of it, the record lives as long as an undelivered one: a safe error.
+            let _ = claims.store.delivered(&hold).await;
+        })));
+    }))
+}
+
+fn hold_of(reading: &Reading, record: &Record, lease: Duration) -> Hold {
+    Hold {
+        owner: Owner(0),
+        fence: record.fence,
+        lanes: reading.lanes.clone(),
+        fingerprint: reading.fingerprint,
+        scope: reading.scope,
+        lease,
+    }
+}
+
+/// The guard stands aside: the request has no order key and the route says `on_no_key = "bypass"`.
+async fn bypass(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    id: &HeaderValue,
+    matched: Matched,
+    read: Collected,
+    report: Report,
+) -> Response<Reply> {
+    let upstream = core.gate.config.routes[matched.route].upstream;
+    let body = ToShop::collected(read.bytes, read.trailers);
+    // The body counts against the budget until the shop has answered.
+    let _lent = read.lent;
+    match pass::pass(core, client, upstream, id, matched.parts, body, None).await {
+        Ok(mut passed) => {
+            let how = How::Bypass(Reason::NoOrderKey);
+            replay::decorate(passed.response.headers_mut(), how, 0);
+            report.bypass(passed, Reason::NoOrderKey)
+        }
+        Err(refusal) => report.refuse(&refusal, Phase::Send),
+    }
+}
+
+impl Found {
+    fn into_body(self) -> ToShop {
+        match self {
+            Found::Stream(incoming) => ToShop::Client(incoming),
+            Found::Collected(read) => ToShop::collected(read.bytes, read.trailers),
+            Found::Begun { begun, rest, .. } => ToShop::Begun { begun: Some(begun), rest },
+        }
+    }
+}
+
+impl Gate {
+    /// From now on guarded requests are refused, and connections close after their running exchange.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+}

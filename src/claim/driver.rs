@@ -8,8 +8,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
 use super::{Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight, lane::Place};
-use crate::store::{
+use crate::{
+    ops::words::{ClaimOutcome, StoreOp},
+    store::{
     Ask, Claimed, Ending, Fence, Hold, Judged, May, Renewed, Reply, Settled, StoreError, Wake, Woken,
+    },
 };
 
 /// Attempts of one flight to reach a shop that refuses connections, while other clients wait for it.
@@ -66,9 +69,9 @@ impl Driver {
                 return self.tell_nobody();
             }
             let sent = Instant::now();
-            let outcome = self.send(&mut sender, &hold).await;
+            let came = self.send(&mut sender, &hold).await;
             self.spent.upstream = sent.elapsed();
-            match outcome {
+            match came {
                 Sent::Answered(answered) => return self.settle(hold, answered).await,
                 Sent::Lost(lost) => return self.lost(hold, places, lost).await,
                 Sent::NotSent(NotSent::Unreachable) => {
@@ -102,10 +105,10 @@ impl Driver {
         };
         loop {
             let started = Instant::now();
-            let claimed = self.call("claim", self.claims.store.claim(&ask)).await;
+            let claimed = self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await;
             let took = started.elapsed();
             self.spent.claiming += took;
-            self.claims.observer.claimed(outcome_name(&claimed), took);
+            self.claims.observer.claimed(outcome(&claimed), took);
             let (following, wake) = match claimed {
                 Err(_) => return Asked::End(Ended::StoreDown, None),
                 Ok(Claimed::Lead(hold)) => return Asked::Lead(hold),
@@ -150,7 +153,7 @@ impl Driver {
                 sent = &mut sending => return sent,
                 () = tokio::time::sleep(hold.lease / 3) => {
                     // A renewal that failed is tried again: the lease may well still be ours.
-                    if held == Renewed::Held && let Ok(found) = self.call("renew", self.claims.store.renew(hold)).await {
+                    if held == Renewed::Held && let Ok(found) = self.call(StoreOp::Renew, self.claims.store.renew(hold)).await {
                         held = found;
                         if held == Renewed::Lost {
                             self.claims.observer.lease_lost();
@@ -167,7 +170,7 @@ impl Driver {
         let fence = Some(hold.fence);
         let ended = Ended::Answered { answer: Arc::clone(&answer), judged, hold: Arc::clone(&hold) };
         let ending = ending(answer, judged, keep);
-        match self.call("settle", self.claims.store.settle(&hold, ending.clone())).await {
+        match self.call(StoreOp::Settle, self.claims.store.settle(&hold, ending.clone())).await {
             Ok(settled) => {
                 self.count(settled);
                 self.tell(ended, fence);
@@ -187,8 +190,8 @@ impl Driver {
         while Instant::now() < until {
             tokio::time::sleep(SETTLE_PAUSE).await;
             // A renewal that fails here says nothing new: the settle itself is about to be tried.
-            let _ = self.call("renew", self.claims.store.renew(hold)).await;
-            if let Ok(settled) = self.call("settle", self.claims.store.settle(hold, ending.clone())).await {
+            let _ = self.call(StoreOp::Renew, self.claims.store.renew(hold)).await;
+            if let Ok(settled) = self.call(StoreOp::Settle, self.claims.store.settle(hold, ending.clone())).await {
                 self.count(settled);
                 return;
             }
@@ -200,7 +203,7 @@ impl Driver {
         let Lost { cause, late } = lost;
         self.claims.observer.in_doubt(self.demand.route, cause);
         // If the store cannot be told, the lease runs out there and leads to the same state.
-        let _ = self.call("settle", self.claims.store.settle(&hold, Ending::InDoubt)).await;
+        let _ = self.call(StoreOp::Settle, self.claims.store.settle(&hold, Ending::InDoubt)).await;
         self.tell(Ended::Lost(cause), Some(hold.fence));
         // Who waits for the lane is to learn of the doubt now, not when the shop answers.
         drop(places);
@@ -210,9 +213,13 @@ impl Driver {
     }
 
     async fn listen_on(&self, hold: &Hold, listening: Later, patience: Duration) {
-        let Ok(Some(answered)) = timeout(patience, listening).await else { return };
+        let answered = tokio::select! {
+            answered = timeout(patience, listening) => answered,
+            () = self.claims.stopping.cancelled() => return,
+        };
+        let Ok(Some(answered)) = answered else { return };
         let ending = ending(answered.answer, answered.judged, answered.keep);
-        if let Ok(settled) = self.call("settle", self.claims.store.settle(hold, ending)).await {
+        if let Ok(settled) = self.call(StoreOp::Settle, self.claims.store.settle(hold, ending)).await {
             self.count(settled);
         }
     }
@@ -226,10 +233,10 @@ impl Driver {
 
     async fn abandon(&self, hold: &Hold) {
         // If the store cannot be told, the lease runs out and the order is held as in doubt: safe, if slow.
-        let _ = self.call("abandon", self.claims.store.abandon(hold)).await;
+        let _ = self.call(StoreOp::Abandon, self.claims.store.abandon(hold)).await;
     }
 
-    async fn call<T>(&self, operation: &'static str, reply: Reply<'_, T>) -> Result<T, StoreError> {
+    async fn call<T>(&self, operation: StoreOp, reply: Reply<'_, T>) -> Result<T, StoreError> {
         let answered = match timeout(self.claims.deadline, reply).await {
             Ok(answered) => answered,
             Err(_) => Err(StoreError::Deadline),
@@ -287,16 +294,16 @@ async fn woken_or_polled(wake: Wake, pause: Duration) -> Woken {
     }
 }
 
-fn outcome_name(claimed: &Result<Claimed, StoreError>) -> &'static str {
+fn outcome(claimed: &Result<Claimed, StoreError>) -> ClaimOutcome {
     match claimed {
-        Ok(Claimed::Lead(_)) => "lead",
-        Ok(Claimed::Follow { .. }) => "follow",
-        Ok(Claimed::Replay(_)) => "replay",
-        Ok(Claimed::Resolved { .. }) => "resolved",
-        Ok(Claimed::Queue { .. }) => "queue",
-        Ok(Claimed::InDoubt { .. }) => "in-doubt",
-        Ok(Claimed::Mismatch) => "mismatch",
-        Ok(Claimed::Busy) => "busy",
-        Err(_) => "error",
+        Ok(Claimed::Lead(_)) => ClaimOutcome::Lead,
+        Ok(Claimed::Follow { .. }) => ClaimOutcome::Follow,
+        Ok(Claimed::Replay(_)) => ClaimOutcome::Replay,
+        Ok(Claimed::Resolved { .. }) => ClaimOutcome::Resolved,
+        Ok(Claimed::Queue { .. }) => ClaimOutcome::Queue,
+        Ok(Claimed::InDoubt { .. }) => ClaimOutcome::InDoubt,
+        Ok(Claimed::Mismatch) => ClaimOutcome::Mismatch,
+        Ok(Claimed::Busy) => ClaimOutcome::Busy,
+        Err(_) => ClaimOutcome::Error,
     }
 }

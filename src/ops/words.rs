@@ -85,6 +85,14 @@ closed! {
         NoIdentity = "no-identity",
         /// `enforce = false`: computed and counted, not touched.
         Observe = "observe",
+    /// `enforce = false`: it would have been given a running exchange's answer.
+    WouldCoalesce = "would-coalesce",
+    /// `enforce = false`: it would have been given a kept answer.
+    WouldReplay = "would-replay",
+    /// `enforce = false`: it would have waited for its lane.
+    WouldQueue = "would-queue",
+    /// `enforce = false`: it would have been refused.
+    WouldRefuse = "would-refuse",
         /// The first of the refusals; the rest of the list are refusals too.
         NoKey = "no-key",
         BodyTooLarge = "body-too-large",

@@ -1,0 +1,119 @@
+//! HTTP/1.1 on one client connection, over any byte stream.
+//!
+//! hyper reads and writes the messages; [`super::strict`] stands between it and the socket and lets only requests
+//! through that can be read in one way. No timer is set per request: the core's sweeper watches the [`Line`].
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use ::http::{HeaderValue, Request, Response, header};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    roster::Roster,
+    strict::{Line, Strict, StrictLimits},
+    tunnel,
+};
+use crate::gate::{
+    self, Client, Core,
+    body::{BodyError, Reply},
+    forward::Peer,
+};
+
+/// Longest request target; beyond it 414.
+const TARGET_BYTES_MAX: usize = 16 << 10;
+/// hyper refuses to buffer less than this.
+const BUFFER_BYTES_MIN: usize = 8 << 10;
+
+/// Serves one connection until it closes.
+pub async fn serve<IO>(core: Rc<Core>, roster: Rc<Roster>, io: IO, peer: Peer, listener: usize)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let limits = &core.gate.config.limits;
+    let bounds = StrictLimits {
+        head_bytes_max: limits.header_bytes_max,
+        target_bytes_max: TARGET_BYTES_MAX.min(limits.header_bytes_max / 2),
+        fields_max: limits.headers_max,
+    };
+    let mut builder = http1::Builder::new();
+    // The strict reader's bounds come first; hyper's are only kept from being lower.
+    builder
+        .max_headers(limits.headers_max + 8)
+        .max_buf_size((limits.header_bytes_max * 2).max(BUFFER_BYTES_MIN));
+    let (strict, line) = Strict::new(io, bounds, Rc::clone(&core.clock));
+    let _listed = roster.list(line.clone());
+    let client = Rc::new(Client::new(peer, listener, line));
+    let service = {
+        let client = Rc::clone(&client);
+        service_fn(move |request| answer(Rc::clone(&core), Rc::clone(&client), request))
+    };
+    let mut connection = builder.serve_connection(TokioIo::new(strict), service);
+    // Whatever ends a connection here, a client that hangs up or a sweeper, was counted where it happened.
+    let ended = (&mut connection).await;
+    if let (Ok(()), Some(shop)) = (ended, client.take_tunnel()) {
+        let parts = connection.into_parts();
+        tunnel::run(parts.io.into_inner(), parts.read_buf, shop).await;
+    }
+}
+
+async fn answer(
+    core: Rc<Core>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let call = client.begin_call();
+    let refused = client.is_malformed();
+    let mut response = gate::exchange(&core, &client, request).await;
+    if refused || core.gate.is_draining() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    client.no_tunnel(call);
+    let line = client.line().clone();
+    Ok(response.map(|reply| Answer { reply, _over: Over { line, call } }))
+}
+
+/// An answer's body, that tells the line when the exchange is over.
+pub struct Answer {
+    reply: Reply,
+    _over: Over,
+}
+
+struct Over {
+    line: Line,
+    call: u64,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.line.answered(self.call);
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.reply).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.reply.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.reply.size_hint()
+    }
+}

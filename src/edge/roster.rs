@@ -1,0 +1,87 @@
+//! The open client connections of one core, and the sweeper that ends those whose patience is over.
+//!
+//! One walk over all of them twice a second takes the place of a timer per request.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+};
+
+use super::strict::{Line, Phase};
+use crate::{config::Limits, gate::core::TICK};
+
+/// After an answer, how long a client's last bytes are still thrown away before the connection is closed.
+const LINGER_TICKS: u64 = 20;
+/// A tunnel without a sign of life for this long is closed: one hour.
+const TUNNEL_TICKS: u64 = 36_000;
+
+#[derive(Default)]
+pub struct Roster {
+    lines: RefCell<HashMap<u64, Line>>,
+    next: Cell<u64>,
+}
+
+/// An entry of the roster; dropping it takes the connection off.
+pub struct Listed {
+    roster: Rc<Roster>,
+    number: u64,
+}
+
+impl Roster {
+    pub fn list(self: &Rc<Self>, line: Line) -> Listed {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        self.lines.borrow_mut().insert(number, line);
+        Listed { roster: Rc::clone(self), number }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lines.borrow().len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.borrow().is_empty()
+    }
+
+    /// Ends what has waited too long. `draining` ends idle connections at once.
+    pub fn sweep(&self, now: u64, limits: &Limits, draining: bool) {
+        let ticks = |limit: std::time::Duration| limit.as_millis().div_ceil(TICK.as_millis()) as u64;
+        let (head, idle) = (ticks(limits.header_timeout), ticks(limits.idle_timeout));
+        let (body, send) = (ticks(limits.body_timeout), ticks(limits.send_timeout));
+        // Ending one may run its task's wakers, never this map: the entry goes when the task is polled.
+        for line in self.lines.borrow().values() {
+            let waited = now.saturating_sub(line.since());
+            match line.phase() {
+                Phase::Idle if draining || waited >= idle => line.expire_head(),
+                Phase::Head if waited >= head => line.expire_head(),
+                Phase::Body if waited >= body => line.close(),
+                Phase::Writing if waited >= send => line.close(),
+                Phase::Linger if waited >= LINGER_TICKS => line.close(),
+                Phase::Tunnel if draining || waited >= TUNNEL_TICKS => line.close(),
+                Phase::Idle
+                | Phase::Head
+                | Phase::Body
+                | Phase::Writing
+                | Phase::Linger
+                | Phase::Tunnel
+                | Phase::Exchange => {}
+            }
+        }
+    }
+
+    /// Closes every connection, whatever it is doing.
+    pub fn close_all(&self) {
+        for line in self.lines.borrow().values() {
+            line.close();
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.roster.lines.borrow_mut().remove(&self.number);
+    }
+}

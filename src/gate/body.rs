@@ -1,0 +1,255 @@
+//! Bodies of answers on their way to a client, and collecting the body of a request.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Sleep, timeout_at},
+};
+
+use super::core::{Budget, Lent};
+use crate::upstream::FromShop;
+
+/// Why a body ended before its end. The client's connection is closed, so that nobody takes the part for the whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the shop's answer broke off: {0}")]
+    Shop(#[from] hyper::Error),
+    #[error("the shop stopped in the middle of its answer for {0:?}")]
+    Stalled(Duration),
+    #[error("the shop's answer broke off while it was passed on")]
+    Relay,
+}
+
+/// An answer's body.
+pub enum Reply {
+    Whole { data: Option<Bytes>, delivered: Option<Delivered> },
+    Shop(Streaming),
+    /// Passed on by the flight's task, which reads the shop whatever becomes of the client.
+    Relay(mpsc::Receiver<Result<Bytes, BodyError>>),
+}
+
+impl Reply {
+    pub fn empty() -> Self {
+        Self::whole(Bytes::new())
+    }
+
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Whole { data: Some(bytes).filter(|bytes| !bytes.is_empty()), delivered: None }
+    }
+}
+
+/// Called once the last byte of an answer has been handed to the client's connection.
+pub struct Delivered(Option<Box<dyn FnOnce()>>);
+
+impl Delivered {
+    pub fn new(call: impl FnOnce() + 'static) -> Self {
+        Self(Some(Box::new(call)))
+    }
+
+    fn happened(&mut self) {
+        if let Some(call) = self.0.take() {
+            call();
+        }
+    }
+}
+
+/// The shop's body, passed on as it comes, with a bound on how long it may stop in the middle.
+pub struct Streaming {
+    shop: FromShop,
+    stall: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+    last: Option<Instant>,
+    watch: Option<Box<dyn Watch>>,
+}
+
+/// Somebody who looks on while an answer passes.
+pub trait Watch {
+    fn data(&mut self, bytes: &Bytes);
+    /// The answer has passed to its end.
+    fn end(&mut self);
+}
+
+impl Streaming {
+    pub fn new(shop: FromShop, stall: Duration) -> Self {
+        Self { shop, stall, stalled: None, last: None, watch: None }
+    }
+
+    pub fn watched(shop: FromShop, stall: Duration, mut watch: Box<dyn Watch>) -> Self {
+        let watch = if shop.is_end_stream() {
+            watch.end();
+            None
+        } else {
+            Some(watch)
+        };
+        Self { shop, stall, stalled: None, last: None, watch }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.shop).poll_frame(cx) {
+            self.last = None;
+            self.look_on(frame.as_ref());
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
+        }
+        // The timer is set up once per answer and only moved when it fires early.
+        let last = *self.last.get_or_insert_with(Instant::now);
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(last + self.stall)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let until = last + self.stall;
+            if until <= Instant::now() {
+                return Poll::Ready(Some(Err(BodyError::Stalled(self.stall))));
+            }
+            timer.as_mut().reset(until);
+        }
+    }
+
+    fn look_on(&mut self, frame: Option<&Result<Frame<Bytes>, hyper::Error>>) {
+        let Some(watch) = &mut self.watch else { return };
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(bytes) = frame.data_ref() {
+                    watch.data(bytes);
+                }
+                if self.shop.is_end_stream() {
+                    watch.end();
+                    self.watch = None;
+                }
+            }
+            None => {
+                watch.end();
+                self.watch = None;
+            }
+            Some(Err(_)) => self.watch = None,
+        }
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole { data, delivered } => {
+                let frame = data.take().map(|bytes| Ok(Frame::data(bytes)));
+                if let Some(delivered) = delivered {
+                    delivered.happened();
+                }
+                Poll::Ready(frame)
+            }
+            Self::Shop(streaming) => streaming.poll(cx),
+            Self::Relay(receiver) => {
+                receiver.poll_recv(cx).map(|received| received.map(|bytes| bytes.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            // Asked for before the first poll too, so an empty body is only over once its delivery was noted.
+            Self::Whole { data, delivered } => data.is_none() && delivered.as_ref().is_none_or(|d| d.0.is_none()),
+            Self::Shop(streaming) => streaming.shop.is_end_stream(),
+            Self::Relay(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole { data, .. } => SizeHint::with_exact(data.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Shop(streaming) => streaming.shop.size_hint(),
+            Self::Relay(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A request body that was read whole.
+pub struct Collected {
+    pub bytes: Bytes,
+    pub trailers: Option<HeaderMap>,
+    /// Counts against the budget for as long as the bytes are held.
+    pub lent: Lent,
+}
+
+/// Why a body was not collected.
+pub enum Uncollected {
+    /// Larger than the bound; what was read so far, and the rest of it.
+    TooLarge { begun: Bytes, rest: Incoming, lent: Lent },
+    /// The budget for all bodies is spent.
+    NoRoom { begun: Bytes, rest: Incoming, lent: Lent },
+    /// Its framing was broken, or the client went away.
+    Broken(hyper::Error),
+    /// It took longer than it may.
+    Timeout,
+}
+
+/// Reads the whole body, within bounds on its size, its time and the sum of all collected bytes.
+pub async fn collect(
+    mut body: Incoming,
+    bytes_max: usize,
+    until: Instant,
+    budget: &Arc<Budget>,
+) -> Result<Collected, Uncollected> {
+    let mut lent = Lent::none(budget);
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if expected > bytes_max {
+        return Err(Uncollected::TooLarge { begun: Bytes::new(), rest: body, lent });
+    }
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    let mut trailers = None;
+    loop {
+        // A body that is there already, the usual case, costs no timer.
+        let frame = match std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => match timeout_at(until, body.frame()).await {
+                Ok(frame) => frame,
+                Err(_) => return Err(Uncollected::Timeout),
+            },
+        };
+        let frame = match frame {
+            None => break,
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Err(Uncollected::Broken(error)),
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                let fits = first.len() + more.len() + data.len() <= bytes_max;
+                let has_room = fits && lent.grow(data.len());
+                if first.is_empty() && more.is_empty() {
+                    first = data;
+                } else {
+                    if more.is_empty() {
+                        more.reserve((first.len() + data.len()).max(expected.min(bytes_max)));
+                        more.extend_from_slice(&first);
+                        first = Bytes::new();
+                    }
+                    more.extend_from_slice(&data);
+                }
+                if !fits || !has_room {
+                    let begun = if more.is_empty() { first } else { more.freeze() };
+                    return Err(match fits {
+                        false => Uncollected::TooLarge { begun, rest: body, lent },
+                        true => Uncollected::NoRoom { begun, rest: body, lent },
+                    });
+                }
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    let bytes = if more.is_empty() { first } else { more.freeze() };
+    Ok(Collected { bytes, trailers, lent })
+}

@@ -1,0 +1,150 @@
+//! One client connection, as its exchanges see it.
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::{Extensions, HeaderMap, Method, StatusCode, request::Parts};
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::Notify;
+
+use super::forward::Peer;
+use crate::{answer::refusal::Refusal, edge::strict::{Line, Violation}};
+
+/// Informational answers kept until they are written; a shop that sends more loses the rest.
+const HINTS_MAX: usize = 8;
+
+pub struct Client {
+    pub peer: Peer,
+    /// The number of the listener that accepted it.
+    pub listener: usize,
+    line: Line,
+    calls: Cell<u64>,
+    violation: Cell<Option<Violation>>,
+    tunnel: RefCell<Option<OnUpgrade>>,
+    hints: Arc<Hints>,
+}
+
+/// 1xx answers of the shop on their way to the client. The shop's connection gives them from a callback that must be
+/// `Send`, so they travel through a lock; only the few exchanges that have any ever touch it.
+#[derive(Default)]
+pub struct Hints {
+    queue: Mutex<Vec<(StatusCode, HeaderMap)>>,
+    came: Notify,
+}
+
+impl Client {
+    pub fn new(peer: Peer, listener: usize, line: Line) -> Self {
+        Self {
+            peer,
+            listener,
+            line,
+            calls: Cell::new(0),
+            violation: Cell::new(None),
+            tunnel: RefCell::default(),
+            hints: Arc::default(),
+        }
+    }
+
+    /// A request has come; its number on this connection.
+    pub fn begin_call(&self) -> u64 {
+        let call = self.calls.get() + 1;
+        self.calls.set(call);
+        self.violation.set(self.line.violation(call));
+        call
+    }
+
+    /// Whether the request of this call is not the client's but stands for one that was malformed.
+    pub fn is_malformed(&self) -> bool {
+        self.violation.get().is_some()
+    }
+
+    /// Whether this request may go any further: what the strict reader found wrong with it is refused here.
+    pub fn admits(&self, parts: &Parts) -> Result<(), Refusal> {
+        if let Some(violation) = self.violation.get() {
+            if violation.status == StatusCode::REQUEST_TIMEOUT.as_u16() {
+                return Err(Refusal::RequestTimeout);
+            }
+            let status = StatusCode::from_u16(violation.status).unwrap_or(StatusCode::BAD_REQUEST);
+            return Err(Refusal::RequestMalformed { status, detail: violation.what.into() });
+        }
+        if parts.method == Method::CONNECT {
+            // A reverse proxy speaks for one shop; it opens no way to anywhere else.
+            let detail = "CONNECT is not served here".into();
+            return Err(Refusal::RequestMalformed { status: StatusCode::METHOD_NOT_ALLOWED, detail });
+        }
+        Ok(())
+    }
+
+    /// What was wrong with the body that is being read, if its framing was broken.
+    pub fn body_violation(&self) -> Option<&'static str> {
+        self.line.body_violation().map(|violation| violation.what)
+    }
+
+    /// Asks for the shop's informational answers to this request (RFC 9110 section 15.2).
+    pub fn pass_informational(&self, extensions: &mut Extensions) {
+        let hints = Arc::clone(&self.hints);
+        let mut carrier = http::Request::new(());
+        std::mem::swap(carrier.extensions_mut(), extensions);
+        hyper::ext::on_informational(&mut carrier, move |answer| {
+            // 100 is between us and each side; 101 is a final answer of its own kind.
+            if answer.status() == StatusCode::CONTINUE {
+                return;
+            }
+            let mut queue = hints.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.len() < HINTS_MAX {
+                queue.push((answer.status(), answer.headers().clone()));
+            }
+            drop(queue);
+            hints.came.notify_one();
+        });
+        std::mem::swap(carrier.extensions_mut(), extensions);
+    }
+
+    /// Waits for the shop's answer and passes informational ones on meanwhile.
+    pub async fn passing_hints<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => {
+                    // What came with the answer is still before it.
+                    self.write_hints();
+                    return answer;
+                }
+                () = self.hints.came.notified() => self.write_hints(),
+            }
+        }
+    }
+
+    fn write_hints(&self) {
+        let hints = std::mem::take(&mut *self.hints.queue.lock().unwrap_or_else(PoisonError::into_inner));
+        for (status, mut headers) in hints {
+            crate::ops::headers::remove_hop_by_hop(&mut headers);
+            // They are hints: one that cannot be written now is left out.
+            let _ = self.line.inform(status, &headers);
+        }
+    }
+
+    /// The shop has agreed to change the protocol: from the 101 on, this connection is a tunnel.
+    pub fn open_tunnel(&self, shop: OnUpgrade) {
+        *self.tunnel.borrow_mut() = Some(shop);
+        self.line.tunnel(self.calls.get());
+    }
+
+    pub fn take_tunnel(&self) -> Option<OnUpgrade> {
+        self.tunnel.borrow_mut().take()
+    }
+
+    /// The request asked for an upgrade and did not get it: what follows is the next request.
+    pub fn no_tunnel(&self, call: u64) {
+        if self.tunnel.borrow().is_none() {
+            self.line.no_tunnel(call);
+        }
+    }
+
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+}

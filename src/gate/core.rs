@@ -1,0 +1,144 @@
+//! What one core works with, and what all cores share.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::StatusCode;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use super::observe::Observation;
+use crate::{
+    claim::Claims,
+    config::Config,
+    ops::{log::Log, metrics::Metrics, words::CodeClass},
+    request::Secret,
+    upstream::{Connect, Settings, Upstream},
+};
+
+/// Length of a tick of the coarse clock.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// What all cores share: the configuration, the claim table, counters.
+pub struct Gate {
+    pub config: Config,
+    pub secret: Secret,
+    pub claims: Arc<Claims>,
+    pub observation: Observation,
+    pub metrics: Arc<Metrics>,
+    pub log: Arc<Log>,
+    pub buffers: Arc<Budget>,
+    pub draining: AtomicBool,
+    /// Client connections that are open, over all cores.
+    pub connections: AtomicUsize,
+    /// Names this process in the log.
+    pub replica: String,
+}
+
+impl Gate {
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Counts an answer of the shop's.
+    pub fn upstream_answered(&self, upstream: usize, status: StatusCode, took: Duration) {
+        if let Some(metrics) = self.metrics.upstream(upstream) {
+            metrics.answered(CodeClass::of(status.as_u16()), took);
+        }
+    }
+}
+
+/// What one core has of its own. Nothing here is ever locked.
+pub struct Core {
+    pub gate: Arc<Gate>,
+    pub upstreams: Vec<Upstream>,
+    /// Ticks since the core started; see [`TICK`].
+    pub clock: Rc<Cell<u64>>,
+    random: RefCell<SmallRng>,
+}
+
+impl Core {
+    pub fn new(gate: Arc<Gate>, connector: &Rc<dyn Connect>) -> Rc<Self> {
+        let upstreams = gate
+            .config
+            .upstreams
+            .iter()
+            .map(|upstream| Upstream::new(settings(upstream), Rc::clone(connector)))
+            .collect();
+        let random = RefCell::new(SmallRng::from_rng(&mut rand::rng()));
+        Rc::new(Self { gate, upstreams, clock: Rc::default(), random })
+    }
+
+    /// 128 random bits for ids that are no secrets.
+    pub fn random(&self) -> u128 {
+        self.random.borrow_mut().random()
+    }
+}
+
+fn settings(upstream: &crate::config::Upstream) -> Settings {
+    Settings {
+        name: upstream.name.clone(),
+        servers: upstream.servers.iter().map(|server| server.address.clone()).collect(),
+        connect_timeout: upstream.connect_timeout,
+        idle_timeout: upstream.idle_timeout,
+        idle_max: upstream.idle_per_core_max,
+    }
+}
+
+/// Seconds since 1970 on the wall clock: for `Age` and the log only, never for leases.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The sum of everything that is collected in memory: request bodies, answers being captured.
+pub struct Budget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Budget {
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), max })
+    }
+
+    /// Bytes that are collected right now.
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+}
+
+/// A part of the budget; it grows with what is collected and is given back when dropped.
+pub struct Lent {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Lent {
+    pub fn none(budget: &Arc<Budget>) -> Self {
+        Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    /// Takes as much more. False, and nothing taken, when the budget is spent.
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let before = self.budget.used.fetch_add(bytes, Relaxed);
+        if before.saturating_add(bytes) > self.budget.max {
+            self.budget.used.fetch_sub(bytes, Relaxed);
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Relaxed);
+    }
+}

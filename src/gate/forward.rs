@@ -1,0 +1,222 @@
+//! What a request's headers say of the way it came, to the shop and back (RFC 7239, RFC 9110 section 7.6).
+//!
+//! What a client that is not trusted says of itself is replaced, never passed on.
+
+use std::{cell::RefCell, fmt::Write, net::IpAddr};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::core::Core;
+use crate::ops::headers;
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const VIA: HeaderValue = HeaderValue::from_static("1.1 oncegate");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+
+/// Whose word we take for where a request came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    Trusted,
+    Untrusted,
+}
+
+/// The other end of a client connection. Texts that are the same for all its requests are made once.
+pub struct Peer {
+    pub address: Option<IpAddr>,
+    pub trust: Trust,
+    shown: HeaderValue,
+    forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+}
+
+impl Peer {
+    pub fn new(address: Option<IpAddr>, trust: Trust) -> Self {
+        let shown = match address {
+            Some(address) => value(&address.to_string()),
+            None => HeaderValue::from_static("unknown"),
+        };
+        Self { address, trust, shown, forwarded: RefCell::default() }
+    }
+
+    /// RFC 7239: `for=…;host=…;proto=http`.
+    fn forwarded(&self, host: Option<&HeaderValue>) -> HeaderValue {
+        if let Some((of, value)) = &*self.forwarded.borrow()
+            && Some(of) == host
+        {
+            return value.clone();
+        }
+        let mut text = String::with_capacity(64);
+        // Writing to a String cannot fail.
+        let _ = match self.address {
+            Some(IpAddr::V4(address)) => write!(text, "for={address}"),
+            Some(IpAddr::V6(address)) => write!(text, "for=\"[{address}]\""),
+            None => write!(text, "for=unknown"),
+        };
+        if let Some(host) = host.and_then(|host| host.to_str().ok()) {
+            let _ = match host.contains([':', '[']) {
+                true => write!(text, ";host=\"{host}\""),
+                false => write!(text, ";host={host}"),
+            };
+        }
+        text.push_str(";proto=http");
+        let made = value(&text);
+        if let Some(host) = host {
+            *self.forwarded.borrow_mut() = Some((host.clone(), made.clone()));
+        }
+        made
+    }
+}
+
+/// The id of an exchange: the trusted proxy's, else a new one of 32 hex digits.
+pub fn request_id(core: &Core, peer: &Peer, headers: &HeaderMap) -> HeaderValue {
+    if peer.trust == Trust::Trusted
+        && let Some(id) = headers.get(X_REQUEST_ID)
+        && (1..=128).contains(&id.len())
+        && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    {
+        return id.clone();
+    }
+    value(&format!("{:032x}", core.random()))
+}
+
+/// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
+pub fn to_shop(
+    core: &Core,
+    peer: &Peer,
+    id: &HeaderValue,
+    upgrade: Option<HeaderValue>,
+    headers: &mut HeaderMap,
+) {
+    headers::remove_hop_by_hop(headers);
+    // oncegate itself answers `Expect: 100-continue`, when it wants the body.
+    headers.remove(header::EXPECT);
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+    let host = headers.get(header::HOST).cloned();
+    let forwarded = peer.forwarded(host.as_ref());
+    match peer.trust {
+        Trust::Untrusted => {
+            headers.insert(X_FORWARDED_FOR, peer.shown.clone());
+            headers.insert(header::FORWARDED, forwarded);
+            headers.insert(X_FORWARDED_PROTO, HTTP);
+            match host {
+                Some(host) => headers.insert(X_FORWARDED_HOST, host),
+                None => headers.remove(X_FORWARDED_HOST),
+            };
+            for spoofed in [X_FORWARDED_PORT, X_FORWARDED_SERVER, X_REAL_IP] {
+                headers.remove(spoofed);
+            }
+            headers.insert(header::VIA, VIA);
+        }
+        Trust::Trusted => {
+            append(headers, X_FORWARDED_FOR, peer.shown.clone());
+            append(headers, header::FORWARDED, forwarded);
+            headers.entry(X_FORWARDED_PROTO).or_insert(HTTP);
+            if let Some(host) = host {
+                headers.entry(X_FORWARDED_HOST).or_insert(host);
+            }
+            append(headers, header::VIA, VIA);
+        }
+    }
+    if peer.trust == Trust::Untrusted || !headers.contains_key(TRACEPARENT) {
+        let random = core.random();
+        let span = (core.random() as u64).max(1);
+        headers.insert(TRACEPARENT, value(&format!("00-{:032x}-{span:016x}-00", random.max(1))));
+        headers.remove("tracestate");
+    }
+    headers.insert(X_REQUEST_ID, id.clone());
+}
+
+/// Makes the shop's headers those of the answer to the client.
+pub fn to_client(id: &HeaderValue, headers: &mut HeaderMap) {
+    headers::remove_hop_by_hop(headers);
+    headers.insert(X_REQUEST_ID, id.clone());
+}
+
+/// The address that the log names: behind trusted proxies, the last one in `X-Forwarded-For` that is not trusted.
+pub fn client_address(peer: &Peer, trusted: &[ipnet::IpNet], headers: &HeaderMap) -> Option<IpAddr> {
+    if peer.trust == Trust::Untrusted {
+        return peer.address;
+    }
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let named = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.rsplit(','));
+    for name in named {
+        let Ok(address) = name.trim().parse::<IpAddr>() else { break };
+        if !trusted.iter().any(|net| net.contains(&address)) {
+            return Some(address);
+        }
+    }
+    peer.address
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, last: HeaderValue) {
+    let Some(before) = headers.get(&name) else {
+        headers.insert(name, last);
+        return;
+    };
+    let mut joined = Vec::with_capacity(before.len() + last.len() + 2);
+    for line in headers.get_all(&name) {
+        joined.extend_from_slice(line.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    joined.extend_from_slice(last.as_bytes());
+    // Both parts were header values, so the whole is one too.
+    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(name, joined);
+    }
+}
+
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(address: &str, trust: Trust) -> Peer {
+        Peer::new(address.parse().ok(), trust)
+    }
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, text) in lines {
+            headers.append(*name, HeaderValue::from_static(text));
+        }
+        headers
+    }
+
+    #[test]
+    fn forwarded_names_the_peer_and_quotes_what_must_be_quoted() {
+        let host = HeaderValue::from_static("shop.example:8080");
+        assert_eq!(
+            peer("::1", Trust::Untrusted).forwarded(Some(&host)),
+            "for=\"[::1]\";host=\"shop.example:8080\";proto=http"
+        );
+        assert_eq!(peer("10.0.0.7", Trust::Untrusted).forwarded(None), "for=10.0.0.7;proto=http");
+    }
+
+    #[test]
+    fn the_client_behind_trusted_proxies_is_the_last_address_that_is_not_trusted() {
+        let trusted = ["10.0.0.0/8".parse().expect("a net")];
+        let seen = headers(&[("x-forwarded-for", "6.6.6.6, 1.2.3.4"), ("x-forwarded-for", "10.0.0.9")]);
+        let from = |trust| client_address(&peer("10.0.0.1", trust), &trusted, &seen);
+        assert_eq!(from(Trust::Trusted), "1.2.3.4".parse().ok());
+        assert_eq!(from(Trust::Untrusted), "10.0.0.1".parse().ok());
+    }
+
+    #[test]
+    fn several_lines_become_one_list_with_ours_last() {
+        let mut seen = headers(&[("via", "1.0 a"), ("via", "1.1 b")]);
+        append(&mut seen, header::VIA, VIA);
+        assert_eq!(seen.get_all(header::VIA).iter().collect::<Vec<_>>(), ["1.0 a, 1.1 b, 1.1 oncegate"]);
+    }
+}

@@ -1,0 +1,196 @@
+//! `enforce = false`: everything is computed, logged and counted, and the traffic is not touched, byte for byte.
+//!
+//! Observed exchanges are claimed in a store of their own, which nobody waits for: what would have followed or been
+//! replayed is sent to the shop like everything else, and counted.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::{
+    Client, Core, TRY_AGAIN,
+    body::{Reply, Watch},
+    core::unix_now,
+    find::{self, Matched},
+    pass,
+    report::Report,
+};
+use crate::{
+    answer::{record, refusal::Refusal},
+    claim::Boarding,
+    config::{Guard, Mode},
+    ops::words::Reason,
+    request::{Reading, Unread},
+    store::{
+        Ask, Claimed, Ending, Hold, Judged, May, Owner, Store,
+        memory::{Memory, MemoryLimits},
+    },
+};
+
+/// How much the store of observed exchanges may keep; it keeps no bodies worth mentioning.
+const RECORD_BYTES_MAX: usize = 16 << 20;
+const STATES_MAX: usize = 100_000;
+
+/// What is remembered of observed exchanges.
+pub struct Observation {
+    store: Arc<Memory>,
+}
+
+impl Default for Observation {
+    fn default() -> Self {
+        let limits = MemoryLimits { records_bytes_max: RECORD_BYTES_MAX, states_max: STATES_MAX };
+        Self { store: Arc::new(Memory::new(limits)) }
+    }
+}
+
+impl Observation {
+    pub fn tick(&self) {
+        self.store.tick();
+    }
+}
+
+/// Passes a request on as if there were no guard, and finds out what the guard would have done.
+pub async fn exchange(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    id: &HeaderValue,
+    guard: &Guard,
+    mut matched: Matched,
+) -> Result<Response<Reply>, Refusal> {
+    let mut report = Report::begin(core, client, matched.route, id, &matched.parts);
+    let upstream = core.gate.config.routes[matched.route].upstream;
+    let (reason, hold) = match find::peeked(core, guard, &mut matched).await {
+        Err(refusal) => return Ok(report.refuse(&refusal, crate::ops::words::Phase::Read)),
+        Ok(None) => (Reason::BodyTooLarge, None),
+        Ok(Some(read)) => {
+            report.read();
+            match super::extract(core, guard, &matched, &read) {
+                Err(Unread::NoKey { .. }) => (Reason::NoOrderKey, None),
+                Err(Unread::Unreadable { .. }) => (Reason::BodyUnreadable, None),
+                Ok(reading) => {
+                    report.reading(&reading);
+                    would(core, guard, upstream, &matched, &reading).await
+                }
+            }
+        }
+    };
+    if matches!(reason, Reason::WouldCoalesce | Reason::WouldReplay) {
+        core.gate.metrics.route(matched.route).observed_duplicates.inc();
+    }
+    let watch = hold.map(|hold| -> pass::Watcher {
+        let watching = Watching::new(core, matched.route, hold);
+        Box::new(move |head| Box::new(watching.began(head)))
+    });
+    let Matched { parts, found, .. } = matched;
+    match pass::pass(core, client, upstream, id, parts, found.into_body(), watch).await {
+        Ok(passed) => Ok(report.observed(passed, reason)),
+        Err(refusal) => Ok(report.refuse_plainly(&refusal)),
+    }
+}
+
+/// What the guard would have done, and the lease that was taken in the store of observed exchanges.
+async fn would(
+    core: &Rc<Core>,
+    guard: &Guard,
+    upstream: usize,
+    matched: &Matched,
+    reading: &Reading,
+) -> (Reason, Option<Hold>) {
+    let demand = super::demand(guard, matched.route, reading, Default::default());
+    let ask = Ask {
+        owner: Owner(core.random()),
+        lanes: demand.lanes,
+        fingerprint: demand.fingerprint,
+        scope: demand.scope,
+        body: demand.body,
+        generations: super::renew::of_request(core, upstream, matched).generations(),
+        may: match demand.boarding {
+            Boarding::UntilEnd => May::FollowAny,
+            Boarding::UntilSent => May::FollowAfter(None),
+        },
+        // Nobody renews an observed lease: it covers what the shop may take.
+        lease: core.gate.config.upstreams[upstream].answer_timeout + TRY_AGAIN,
+        in_doubt: demand.in_doubt,
+    };
+    match core.gate.observation.store.claim(&ask).await {
+        Ok(Claimed::Lead(hold)) => (Reason::Observe, Some(hold)),
+        Ok(Claimed::Follow { .. }) => (Reason::WouldCoalesce, None),
+        Ok(Claimed::Queue { .. }) => match guard.mode {
+            Mode::Signal => (Reason::WouldCoalesce, None),
+            Mode::Once | Mode::Serial => (Reason::WouldQueue, None),
+        },
+        Ok(Claimed::Replay(_) | Claimed::Resolved { .. }) => (Reason::WouldReplay, None),
+        Ok(Claimed::InDoubt { .. } | Claimed::Mismatch) => (Reason::WouldRefuse, None),
+        Ok(Claimed::Busy) | Err(_) => (Reason::Observe, None),
+    }
+}
+
+/// Looks on while an answer passes, and judges it at its end.
+struct Watching {
+    core: Rc<Core>,
+    route: usize,
+    hold: Option<Hold>,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: BytesMut,
+}
+
+impl Watching {
+    fn new(core: &Rc<Core>, route: usize, hold: Hold) -> Self {
+        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        Self { core: Rc::clone(core), route, hold: Some(hold), status, headers, body: BytesMut::new() }
+    }
+
+    fn began(mut self, head: &http::response::Parts) -> Self {
+        self.status = head.status;
+        self.headers = head.headers.clone();
+        self
+    }
+
+    fn settle(&mut self, judged: Option<Judged>) {
+        let (Some(hold), Some(guard)) = (self.hold.take(), &self.core.gate.config.routes[self.route].guard) else {
+            return;
+        };
+        let answer = || Arc::new(record::tombstone(self.status, &self.headers, hold.fence, unix_now()));
+        let keeps = guard.mode == Mode::Once && hold.fingerprint.is_some();
+        let ending = match judged {
+            Some(Judged::Done) if keeps => {
+                Ending::Done { record: answer(), unseen: guard.replay_for, seen: guard.replay_for }
+            }
+            Some(Judged::Done) => Ending::DoneUnkept { answer: answer() },
+            Some(Judged::Failed) => Ending::Failed { answer: answer() },
+            None => Ending::InDoubt,
+        };
+        let core = Rc::clone(&self.core);
+        drop(tokio::task::spawn_local(async move {
+            // The memory store has no errors to tell of.
+            let _ = core.gate.observation.store.settle(&hold, ending).await;
+        }));
+    }
+}
+
+impl Watch for Watching {
+    fn data(&mut self, bytes: &Bytes) {
+        let Some(guard) = &self.core.gate.config.routes[self.route].guard else { return };
+        let room = guard.record_max.saturating_sub(self.body.len());
+        self.body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn end(&mut self) {
+        let Some(guard) = &self.core.gate.config.routes[self.route].guard else { return };
+        // The client's Accept-Encoding was left alone, so the body may be coded: then only the head can speak.
+        let judged = match self.headers.contains_key(header::CONTENT_ENCODING) {
+            true => guard.done_when.judge_head(self.status, &self.headers),
+            false => guard.done_when.judge(self.status, &self.headers, &self.body),
+        };
+        self.settle(Some(judged));
+    }
+}
+
+impl Drop for Watching {
+    /// The answer broke off, or none came, or the client hung up on it.
+    fn drop(&mut self) {
+        self.settle(None);
+    }
+}

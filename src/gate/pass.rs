@@ -1,0 +1,86 @@
+//! Traffic without a guard: streamed both ways, never collected.
+
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Response, StatusCode, request::Parts};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Client,
+    body::{Reply, Streaming, Watch},
+    core::Core,
+    forward,
+};
+use crate::{
+    answer::refusal::Refusal,
+    ops::headers,
+    upstream::{FromShop, Purpose, SendError, Sent, ToShop, send},
+};
+
+/// What became of a request that was passed on, for whoever counts.
+pub struct Passed {
+    pub response: Response<Reply>,
+    pub server: Option<usize>,
+}
+
+/// Makes an onlooker for an answer, from its head.
+pub type Watcher = Box<dyn FnOnce(&http::response::Parts) -> Box<dyn Watch>>;
+
+/// Passes a request on and its answer back. `watch` is given to a guard that only observes.
+pub async fn pass(
+    core: &Rc<Core>,
+    client: &Client,
+    upstream: usize,
+    id: &HeaderValue,
+    mut parts: Parts,
+    body: ToShop,
+    watch: Option<Watcher>,
+) -> Result<Passed, Refusal> {
+    let patience = core.gate.config.upstreams[upstream].answer_timeout;
+    let protocol = headers::wants_upgrade(&parts.headers);
+    let purpose = if protocol.is_some() { Purpose::Upgrade } else { Purpose::Exchange };
+    forward::to_shop(core, &client.peer, id, protocol.clone(), &mut parts.headers);
+    client.pass_informational(&mut parts.extensions);
+    let sent_at = Instant::now();
+    let begun = Cell::new(false);
+    let sending = core.upstreams[upstream].send(send::outgoing(parts, body), purpose, &begun);
+    let sent = match timeout(patience, client.passing_hints(sending)).await {
+        Ok(Ok(sent)) => sent,
+        Ok(Err(error)) => return Err(refusal(error)),
+        Err(_) => return Err(Refusal::UpstreamTimeout { cause: None }),
+    };
+    let Sent { mut response, server } = sent;
+    core.gate.upstream_answered(upstream, response.status(), sent_at.elapsed());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(protocol) = protocol else { return Err(Refusal::UpstreamReset { cause: None }) };
+        client.open_tunnel(hyper::upgrade::on(&mut response));
+        return Ok(Passed { response: switching(id, protocol, response), server: Some(server) });
+    }
+    forward::to_client(id, response.headers_mut());
+    let (parts, body) = response.into_parts();
+    let streaming = match watch {
+        None => Streaming::new(body, patience),
+        Some(watch) => Streaming::watched(body, patience, watch(&parts)),
+    };
+    Ok(Passed { response: Response::from_parts(parts, Reply::Shop(streaming)), server: Some(server) })
+}
+
+/// 101: the connection becomes a tunnel, and says so in its own hop-by-hop headers.
+fn switching(id: &HeaderValue, asked: HeaderValue, response: Response<FromShop>) -> Response<Reply> {
+    let (mut parts, _) = response.into_parts();
+    let chosen = parts.headers.get(http::header::UPGRADE).cloned().unwrap_or(asked);
+    forward::to_client(id, &mut parts.headers);
+    parts.headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(http::header::UPGRADE, chosen);
+    Response::from_parts(parts, Reply::empty())
+}
+
+fn refusal(error: SendError) -> Refusal {
+    match error {
+        SendError::Unreachable { .. } | SendError::NoServer => Refusal::UpstreamUnreachable {
+            retry_after: Duration::from_secs(2),
+            cause: Some(Arc::new(error)),
+        },
+        SendError::Broken { .. } => Refusal::UpstreamReset { cause: Some(Arc::new(error)) },
+    }
+}

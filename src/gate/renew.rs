@@ -1,0 +1,100 @@
+//! Renewal: noticing, on any route of an upstream, that an identity has begun a new purchase.
+//!
+//! An honest second purchase can be byte-identical to the first. What tells them apart is something in between: a
+//! request or an answer that shows a new cart. From then on the identity's older records answer nobody.
+
+use std::rc::Rc;
+
+use http::{HeaderMap, header};
+use smallvec::SmallVec;
+
+use super::{core::Core, find::{self, Found, Matched}};
+use crate::{
+    config::{Renewal, RenewOn},
+    ops::words::StoreOp,
+    request::{self, View, body::Content},
+    route::{matcher::Head, path::Readings},
+    store::Key,
+};
+
+/// The identities of one request under the renew rules of its upstream.
+#[derive(Default)]
+pub struct Renewing {
+    /// One per rule whose identity the request carries: rule number and identity.
+    identities: SmallVec<[(usize, Key); 1]>,
+}
+
+impl Renewing {
+    /// What ends a record of this request.
+    pub fn generations(&self) -> SmallVec<[Key; 1]> {
+        self.identities.iter().map(|(_, key)| *key).collect()
+    }
+}
+
+/// Reads the identities, and begins a generation where the request itself says so.
+pub fn of_request(core: &Rc<Core>, upstream: usize, matched: &Matched) -> Renewing {
+    let rules = &core.gate.config.renewals;
+    let mut renewing = Renewing::default();
+    if rules.iter().all(|rule| rule.upstream != upstream) {
+        return renewing;
+    }
+    let host = find::host(&matched.parts);
+    let view = View {
+        method: &matched.parts.method,
+        host: &host,
+        path: &matched.path,
+        query: matched.parts.uri.query().unwrap_or(""),
+        headers: &matched.parts.headers,
+        params: &matched.params,
+    };
+    let content = match &matched.found {
+        Found::Collected(read) => request::body::read(&matched.parts.headers, &read.bytes, read.bytes.len() * 4),
+        Found::Stream(_) | Found::Begun { .. } => Content::Empty,
+    };
+    for (number, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.upstream == upstream) {
+        let name = &core.gate.config.upstreams[upstream].name;
+        let Some(key) = request::identity_key(name, &rule.identity, &core.gate.secret, &view, &content) else {
+            continue;
+        };
+        renewing.identities.push((number, key));
+        if shows_new_cart(rule, &view, &matched.path) {
+            begin(core, key);
+        }
+    }
+    renewing
+}
+
+fn shows_new_cart(rule: &Renewal, view: &View<'_>, path: &str) -> bool {
+    match &rule.on {
+        RenewOn::Request(matcher) => {
+            let readings = Readings { path: path.to_owned(), others: Vec::new(), doubt: None };
+            matches!(matcher.head(view, &readings), Head::Yes(_))
+        }
+        RenewOn::Answer { .. } => false,
+    }
+}
+
+/// Begins a generation where the shop's answer says so.
+pub fn of_answer(core: &Rc<Core>, renewing: Renewing, answer: &HeaderMap) {
+    for (number, key) in renewing.identities {
+        match &core.gate.config.renewals[number].on {
+            RenewOn::Request(_) => {}
+            RenewOn::Answer { set_cookie } => {
+                let lines = answer.get_all(header::SET_COOKIE).iter();
+                if lines.into_iter().any(|line| set_cookie.is_match(line.as_bytes())) {
+                    begin(core, key);
+                }
+            }
+        }
+    }
+}
+
+fn begin(core: &Rc<Core>, identity: Key) {
+    let claims = std::sync::Arc::clone(&core.gate.claims);
+    let tasks = claims.tasks.clone();
+    drop(tokio::task::spawn_local(tasks.track_future(async move {
+        if let Err(error) = claims.store.begin_generation(identity).await {
+            claims.observer.store_error(StoreOp::Generation, &error);
+        }
+    })));
+}

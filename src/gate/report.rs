@@ -1,0 +1,226 @@
+//! What is said of an exchange: its line in the log, its count in the metrics, the marks on its answer.
+//!
+//! Every guarded exchange ends in exactly one of the methods that consume a [`Report`]; one that is dropped on the
+//! way (its client went away) is reported by its drop.
+
+use std::{
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, request::Parts};
+use http_body::Body;
+use tokio::time::Instant;
+
+use super::{
+    body::Reply,
+    client::Client,
+    core::Core,
+    forward::{self, X_REQUEST_ID},
+    lead::Trace,
+    pass::Passed,
+};
+use crate::{
+    answer::{
+        refusal::{Refusal, Wants},
+        replay::{CACHE_STATUS, How, VERDICT},
+    },
+    claim::{End, Spent},
+    ops::{
+        log::Line,
+        words::{Fault, Phase, Reason, Verdict},
+    },
+    request::Reading,
+    store::{Fence, Record},
+};
+
+/// One guarded exchange, until it is over.
+pub struct Report {
+    core: Rc<Core>,
+    route: usize,
+    id: HeaderValue,
+    client: Option<std::net::IpAddr>,
+    wants: Wants,
+    started: Instant,
+    read: Duration,
+    order: String,
+    fingerprint: String,
+    fence: Option<Fence>,
+    server: Option<usize>,
+    spent: Spent,
+    phase: Phase,
+    told: bool,
+}
+
+impl Report {
+    pub fn begin(core: &Rc<Core>, client: &Client, route: usize, id: &HeaderValue, parts: &Parts) -> Self {
+        let trusted = &core.gate.config.listeners[client.listener].trusted_proxies;
+        Self {
+            core: Rc::clone(core),
+            route,
+            id: id.clone(),
+            client: forward::client_address(&client.peer, trusted, &parts.headers),
+            wants: Wants::of(&parts.headers),
+            started: Instant::now(),
+            read: Duration::ZERO,
+            order: String::new(),
+            fingerprint: String::new(),
+            fence: None,
+            server: None,
+            spent: Spent::default(),
+            phase: Phase::Read,
+            told: false,
+        }
+    }
+
+    /// The request has been read whole.
+    pub fn read(&mut self) {
+        self.read = self.started.elapsed();
+    }
+
+    pub fn reading(&mut self, reading: &Reading) {
+        self.order.clone_from(&reading.order);
+        self.fingerprint = reading.fingerprint.map(|key| key.short()).unwrap_or_default();
+        self.phase = Phase::Follow;
+    }
+
+    pub fn trace(&mut self, trace: &Trace) {
+        self.server = trace.server.get();
+    }
+
+    pub fn end(&mut self, end: &End) {
+        self.fence = end.fence;
+        self.spent = end.spent;
+    }
+
+    /// The leader's client gets the shop's answer.
+    pub fn lead(mut self, response: Response<Reply>, reason: Reason) -> Response<Reply> {
+        self.tell(Verdict::Lead, reason, None, Phase::Reply, &response);
+        response
+    }
+
+    /// Another request's answer was given, or could not be.
+    pub fn given(
+        mut self,
+        given: Result<Response<Reply>, Refusal>,
+        record: &Record,
+        how: How,
+        reason: Reason,
+    ) -> Response<Reply> {
+        self.fence = Some(record.fence);
+        match given {
+            Ok(response) => {
+                let verdict = crate::answer::replay::verdict(how);
+                if verdict == Verdict::Follow {
+                    let waited = self.started.elapsed().as_secs_f64();
+                    self.core.gate.metrics.follow_wait_seconds.observe(waited);
+                }
+                self.tell(verdict, reason, None, Phase::Reply, &response);
+                response
+            }
+            Err(refusal) => self.refuse(&refusal, Phase::Reply),
+        }
+    }
+
+    pub fn bypass(mut self, passed: Passed, reason: Reason) -> Response<Reply> {
+        self.server = passed.server;
+        self.tell(Verdict::Bypass, reason, None, Phase::Reply, &passed.response);
+        passed.response
+    }
+
+    /// Observe mode: what would have been done, on traffic that was not touched.
+    pub fn observed(mut self, passed: Passed, reason: Reason) -> Response<Reply> {
+        self.server = passed.server;
+        self.tell(Verdict::Bypass, reason, None, Phase::Reply, &passed.response);
+        passed.response
+    }
+
+    pub fn refuse(mut self, refusal: &Refusal, phase: Phase) -> Response<Reply> {
+        let mut response = plain_refusal(refusal, self.wants, &self.id);
+        response.headers_mut().insert(VERDICT, HeaderValue::from_static(Verdict::Refuse.as_str()));
+        if let Ok(status) = HeaderValue::from_str(&format!("oncegate; detail={}", refusal.name())) {
+            response.headers_mut().insert(CACHE_STATUS, status);
+        }
+        self.tell(Verdict::Refuse, refusal.reason(), Some(refusal.fault()), phase, &response);
+        response
+    }
+
+    /// Nothing came of an observed exchange: the client is told as it would be without a guard.
+    pub fn refuse_plainly(mut self, refusal: &Refusal) -> Response<Reply> {
+        let response = plain_refusal(refusal, self.wants, &self.id);
+        self.tell(Verdict::Refuse, refusal.reason(), Some(refusal.fault()), Phase::Send, &response);
+        response
+    }
+
+    fn tell(
+        &mut self,
+        verdict: Verdict,
+        reason: Reason,
+        fault: Option<Fault>,
+        phase: Phase,
+        response: &Response<Reply>,
+    ) {
+        let bytes = response.body().size_hint().exact().unwrap_or(0);
+        self.write(verdict, reason, fault, phase, response.status().as_u16(), bytes);
+    }
+
+    fn write(
+        &mut self,
+        verdict: Verdict,
+        reason: Reason,
+        fault: Option<Fault>,
+        phase: Phase,
+        status: u16,
+        bytes: u64,
+    ) {
+        self.told = true;
+        let gate = &self.core.gate;
+        gate.metrics.route(self.route).exchange(verdict, reason);
+        if !gate.config.log.access {
+            return;
+        }
+        let route = &gate.config.routes[self.route];
+        let upstream = &self.core.upstreams[route.upstream];
+        gate.log.exchange(&Line {
+            time: SystemTime::now(),
+            request_id: self.id.to_str().unwrap_or(""),
+            route: &route.name,
+            verdict,
+            reason,
+            fault,
+            phase,
+            order: &self.order,
+            fingerprint: &self.fingerprint,
+            fence: self.fence.map(|fence| fence.0),
+            replica: &gate.replica,
+            status,
+            upstream: upstream.name(),
+            server: self.server.map_or("", |server| upstream.server(server)),
+            bytes,
+            read: self.read,
+            queue: self.spent.queued,
+            claim: self.spent.claiming,
+            upstream_time: self.spent.upstream,
+            total: self.started.elapsed(),
+            client: self.client,
+        });
+    }
+}
+
+impl Drop for Report {
+    /// The client went away before its answer came. Its flight goes on.
+    fn drop(&mut self) {
+        if !self.told {
+            let phase = self.phase;
+            self.write(Verdict::Follow, Reason::ClientGone, Some(Fault::Client), phase, 0, 0);
+        }
+    }
+}
+
+/// A refusal outside a guarded exchange, or the body of one inside.
+pub fn plain_refusal(refusal: &Refusal, wants: Wants, id: &HeaderValue) -> Response<Reply> {
+    let mut response = refusal.render(wants, id.to_str().unwrap_or("")).map(|body: Bytes| Reply::whole(body));
+    response.headers_mut().insert(X_REQUEST_ID, id.clone());
+    response
+}

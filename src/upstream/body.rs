@@ -1,0 +1,148 @@
+//! Bodies to the shop and from it. Neither is ever collected here.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::pool::Wire;
+
+/// A request body on its way to the shop.
+pub enum ToShop {
+    /// Nothing, or something that was collected before.
+    Whole(Option<Bytes>),
+    /// The client's own stream.
+    Client(Incoming),
+    /// What was collected of the client's stream, then the rest of it.
+    Begun { begun: Option<Bytes>, rest: Incoming },
+    /// Collected, with the trailers that came behind it.
+    WithTrailers { data: Option<Bytes>, trailers: Option<HeaderMap> },
+}
+
+impl ToShop {
+    pub fn empty() -> Self {
+        Self::Whole(None)
+    }
+
+    /// What was collected of a client's body, to be sent on as it came.
+    pub fn collected(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
+        match trailers {
+            None => Self::whole(bytes),
+            Some(trailers) => {
+                let data = Some(bytes).filter(|bytes| !bytes.is_empty());
+                Self::WithTrailers { data, trailers: Some(trailers) }
+            }
+        }
+    }
+
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for ToShop {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Whole(data) => Poll::Ready(data.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Client(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Begun { begun, rest } => match begun.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Pin::new(rest).poll_frame(cx),
+            },
+            Self::WithTrailers { data, trailers } => match data.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(data) => data.is_none(),
+            Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Begun { begun, rest } => begun.is_none() && rest.is_end_stream(),
+            Self::WithTrailers { data, trailers } => data.is_none() && trailers.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Client(incoming) => incoming.size_hint(),
+            Self::Begun { begun, rest } => {
+                let begun = begun.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                let rest = rest.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(begun + rest.lower());
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(begun + upper);
+                }
+                hint
+            }
+            // Trailers only travel with chunked framing, so no exact size is claimed for this one.
+            Self::WithTrailers { .. } => SizeHint::default(),
+        }
+    }
+}
+
+/// An answer's body as it comes from the shop. Read to its end, it gives its connection back to the pool; dropped
+/// before, it closes it.
+pub struct FromShop {
+    incoming: Incoming,
+    wire: Option<Wire>,
+}
+
+impl FromShop {
+    pub(super) fn new(incoming: Incoming, wire: Wire) -> Self {
+        let mut body = Self { incoming, wire: Some(wire) };
+        if body.incoming.is_end_stream() {
+            body.finish();
+        }
+        body
+    }
+
+    fn finish(&mut self) {
+        if let Some(wire) = self.wire.take() {
+            wire.give_back();
+        }
+    }
+}
+
+impl Body for FromShop {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let frame = std::task::ready!(Pin::new(&mut this.incoming).poll_frame(cx));
+        match &frame {
+            None => this.finish(),
+            Some(Ok(_)) if this.incoming.is_end_stream() => this.finish(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) => this.wire = None,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

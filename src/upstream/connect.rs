@@ -1,0 +1,72 @@
+//! Making a connection to a server of the shop. The connector is injected, so that tests need no network.
+
+use std::{future::Future, io, pin::Pin, time::Duration};
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::body::ToShop;
+
+pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+    #[error("cannot connect: {0}")]
+    Io(#[from] io::Error),
+    #[error("the connection failed while it was set up: {0}")]
+    Handshake(#[from] hyper::Error),
+}
+
+/// Opens a connection and leaves its task running on the current `LocalRuntime`.
+pub trait Connect {
+    fn connect<'a>(&'a self, server: &'a str) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>>;
+}
+
+/// Any `tower::Service` from an address to a byte stream is a connector: the seam for TLS and for tests.
+pub struct ServiceConnector<S>(pub S);
+
+impl<S, IO> Connect for ServiceConnector<S>
+where
+    S: tower::Service<String, Response = IO, Error = io::Error> + Clone,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    fn connect<'a>(&'a self, server: &'a str) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
+        let service = self.0.clone();
+        Box::pin(async move {
+            let io = tower::ServiceExt::oneshot(service, server.to_owned()).await?;
+            handshake(io).await
+        })
+    }
+}
+
+/// Plain TCP.
+pub struct TcpConnector;
+
+impl Connect for TcpConnector {
+    fn connect<'a>(&'a self, server: &'a str) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(server).await?;
+            // Requests are written whole; waiting for more bytes would only add latency.
+            stream.set_nodelay(true)?;
+            handshake(stream).await
+        })
+    }
+}
+
+async fn handshake<IO>(io: IO) -> Result<http1::SendRequest<ToShop>, ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new().handshake::<_, ToShop>(TokioIo::new(io)).await?;
+    // The connection's error reaches the exchange that uses it; between exchanges it only means "closed".
+    drop(tokio::task::spawn_local(async move {
+        let _ = connection.with_upgrades().await;
+    }));
+    Ok(sender)
+}

@@ -1,0 +1,191 @@
+//! Sending one request to one of an upstream's servers, at most once.
+//!
+//! hyper gives a request back only if nothing of it was serialised; that, and a connection that could not be made,
+//! are the only cases in which another connection or server is tried. For a request that is safe by its method and
+//! has no body, the closing race of an idle connection is mended by sending it once more (RFC 9110 section 9.2.2).
+
+use std::cell::Cell;
+
+use http::{Method, Request, Response, request::Parts};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::{ConnectError, Upstream, body::{FromShop, ToShop}, pool::{Reuse, Warmth, Wire}};
+
+/// What a request is for, as far as connections are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// A single exchange.
+    Exchange,
+    /// It asks for an upgrade: a fresh connection that is never pooled.
+    Upgrade,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Not one byte left for the shop, on any server.
+    #[error("no server of the upstream could be reached; the last one, {server}: {source}")]
+    Unreachable { server: String, source: ConnectError },
+    /// The connection broke after the request had begun to leave.
+    #[error("the connection to {server} broke before an answer: {source}")]
+    Broken { server: String, source: hyper::Error },
+    /// The upstream has no servers.
+    #[error("the upstream has no server")]
+    NoServer,
+}
+
+/// The shop's answer, its body still on the way.
+pub struct Sent {
+    pub response: Response<FromShop>,
+    /// Which of the upstream's servers answered.
+    pub server: usize,
+}
+
+enum Attempt {
+    Answered(Response<Incoming>, Wire),
+    /// Nothing was written; the request is whole.
+    Returned(Request<ToShop>, hyper::Error),
+    Broken(hyper::Error, Warmth),
+}
+
+impl Upstream {
+    /// Sends to each server in turn until one takes the first byte. `begun` is set as long as a byte may have left.
+    pub async fn send(
+        &self,
+        request: Request<ToShop>,
+        purpose: Purpose,
+        begun: &Cell<bool>,
+    ) -> Result<Sent, SendError> {
+        let safe = is_safe(request.method()) && http_body::Body::is_end_stream(request.body());
+        let reuse = if safe { Reuse::Any } else { Reuse::WarmOnly };
+        let mut request = request;
+        let mut last = None;
+        let first = self.first_server();
+        for offset in 0..self.settings.servers.len() {
+            let server = (first + offset) % self.settings.servers.len();
+            match self.send_to(server, request, purpose, reuse, begun).await {
+                Ok(response) => return Ok(Sent { response, server }),
+                Err(Failed::Final(error)) => return Err(error),
+                Err(Failed::NotSent(returned, source)) => {
+                    request = *returned;
+                    last = Some((server, source));
+                }
+            }
+        }
+        match last {
+            Some((server, source)) => Err(SendError::Unreachable { server: self.settings.servers[server].clone(), source }),
+            None => Err(SendError::NoServer),
+        }
+    }
+
+    async fn send_to(
+        &self,
+        server: usize,
+        mut request: Request<ToShop>,
+        purpose: Purpose,
+        reuse: Reuse,
+        begun: &Cell<bool>,
+    ) -> Result<Response<FromShop>, Failed> {
+        let pool = &self.pools[server];
+        if purpose == Purpose::Exchange {
+            while let Some(wire) = pool.take(reuse) {
+                // Kept only where a second sending is allowed and may be needed.
+                let spare = (wire.warmth == Warmth::Idled).then(|| copy_of(&request));
+                match attempt(wire, request, begun).await {
+                    Attempt::Answered(response, wire) => return Ok(answer(response, wire)),
+                    Attempt::Returned(returned, _) => request = returned,
+                    Attempt::Broken(error, warmth) => match spare {
+                        Some(spare) if warmth == Warmth::Idled => {
+                            request = spare;
+                            break;
+                        }
+                        Some(_) | None => return Err(self.broken(server, error)),
+                    },
+                }
+            }
+        }
+        let address = &self.settings.servers[server];
+        let connected = timeout(self.settings.connect_timeout, self.connector.connect(address)).await;
+        let sender = match connected {
+            Ok(Ok(sender)) => sender,
+            Ok(Err(error)) => return Err(Failed::NotSent(Box::new(request), error)),
+            Err(_) => {
+                let error = ConnectError::Timeout(self.settings.connect_timeout);
+                return Err(Failed::NotSent(Box::new(request), error));
+            }
+        };
+        match attempt(pool.adopt(sender), request, begun).await {
+            Attempt::Answered(response, wire) => Ok(answer(response, wire)),
+            Attempt::Returned(request, error) => Err(Failed::NotSent(Box::new(request), error.into())),
+            Attempt::Broken(error, _) => Err(self.broken(server, error)),
+        }
+    }
+
+    fn broken(&self, server: usize, source: hyper::Error) -> Failed {
+        Failed::Final(SendError::Broken { server: self.settings.servers[server].clone(), source })
+    }
+
+    pub fn server(&self, index: usize) -> &str {
+        self.settings.servers.get(index).map_or("", String::as_str)
+    }
+}
+
+enum Failed {
+    NotSent(Box<Request<ToShop>>, ConnectError),
+    Final(SendError),
+}
+
+async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Cell<bool>) -> Attempt {
+    // The connection's own task may still have to notice that the last exchange is over.
+    if !wire.sender.is_ready()
+        && let Err(error) = wire.sender.ready().await
+    {
+        return Attempt::Returned(request, error);
+    }
+    begun.set(true);
+    match wire.sender.try_send_request(request).await {
+        Ok(response) => Attempt::Answered(response, wire),
+        Err(mut error) => match error.take_message() {
+            Some(request) => {
+                begun.set(false);
+                Attempt::Returned(request, error.into_error())
+            }
+            None => Attempt::Broken(error.into_error(), wire.warmth),
+        },
+    }
+}
+
+fn answer(response: Response<Incoming>, wire: Wire) -> Response<FromShop> {
+    response.map(|incoming| FromShop::new(incoming, wire))
+}
+
+fn copy_of(request: &Request<ToShop>) -> Request<ToShop> {
+    let mut copy = Request::new(ToShop::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// RFC 9110 section 9.2.1.
+pub fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+/// The request line and headers as they go to the shop, from those the client sent: the target in origin form
+/// (RFC 9112 section 3.2.1), always HTTP/1.1.
+pub fn outgoing(parts: Parts, body: ToShop) -> Request<ToShop> {
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method;
+    *request.uri_mut() = origin_form(parts.uri);
+    *request.headers_mut() = parts.headers;
+    *request.extensions_mut() = parts.extensions;
+    request
+}
+
+fn origin_form(uri: http::Uri) -> http::Uri {
+    if uri.authority().is_none() {
+        return uri;
+    }
+    uri.into_parts().path_and_query.map_or_else(http::Uri::default, http::Uri::from)
+}
