@@ -344,14 +344,12 @@ fn regex(written: &str) -> Result<Regex, regex::Error> {
 }
 
 fn not_a_pattern(written: &str, error: &regex::Error) -> String {
-    match error {
-        regex::Error::CompiledTooBig(_) => {
-            format!(
-                "the regular expression {written:?} is too large when compiled (over {REGEX_BYTES_MAX} bytes)"
-            )
-        }
-        other => format!("not a regular expression: {other}"),
+    if matches!(error, regex::Error::CompiledTooBig(_)) {
+        return format!(
+            "the regular expression {written:?} is too large when compiled (over {REGEX_BYTES_MAX} bytes)"
+        );
     }
+    format!("not a regular expression: {error}")
 }
 
 #[cfg(test)]

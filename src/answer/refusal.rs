@@ -7,7 +7,7 @@ use std::{borrow::Cow, error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
+    HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
@@ -266,11 +266,13 @@ fn cache_status(name: &'static str) -> HeaderValue {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     /// One of each, in the order of declaration.
-    pub(crate) fn all() -> Vec<Refusal> {
+    fn all() -> Vec<Refusal> {
         let retry_after = Duration::from_millis(4_200);
         let detail = Detail::Borrowed("The JSON member /cartId is missing.");
         vec![
@@ -398,6 +400,7 @@ pub(crate) mod tests {
         let page = refusal.render(Wants::Html, "<id>\"");
         assert!(!text(&page).contains("<script>") && !text(&page).contains("<id>"), "{}", text(&page));
         assert!(text(&page).contains("&lt;script&gt;&quot;&amp;&#39;"));
+        assert!(!text(&page).contains('\u{202e}'));
         let problem = refusal.render(Wants::Problem, "a\"b\n\u{202e}");
         let parsed: serde_json::Value = serde_json::from_str(text(&problem)).unwrap();
         assert_eq!(parsed["request_id"], "a\"b\n\u{202e}");

@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 
 mod line;
 
+pub(crate) use line::is_treacherous;
 pub use line::{Line, json_string};
 
 /// How many lines may wait for the writer.

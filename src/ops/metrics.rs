@@ -105,25 +105,7 @@ impl Metrics {
         let routes = names.routes.iter().map(|name| by_route.metrics(name)).collect();
         let unrouted = by_route.metrics(NO_ROUTE);
 
-        let seconds =
-            histograms(&mut registry, "upstream_seconds", "From the first byte sent to the last byte read");
-        let server_up = gauges(&mut registry, "server_up", "1: the server takes requests");
-        let upstreams = names
-            .upstreams
-            .iter()
-            .map(|(upstream, servers)| UpstreamMetrics {
-                seconds: each(CodeClass::ALL, |class| {
-                    seconds.get_or_create_owned(&labels([
-                        ("upstream", upstream),
-                        ("code_class", class.as_str()),
-                    ]))
-                }),
-                server_up: each(servers, |server| {
-                    server_up.get_or_create_owned(&labels([("upstream", upstream), ("server", server)]))
-                }),
-            })
-            .collect();
-
+        let upstreams = upstreams(&mut registry, names.upstreams);
         let claims = histograms(&mut registry, "claim_seconds", "How long the store took to answer a claim");
         let errors = counters(&mut registry, "store_errors", "Store calls without an answer");
         let dropped =
@@ -303,6 +285,19 @@ impl ByRoute {
             observed_duplicates: of(&self.observed),
         }
     }
+}
+
+fn upstreams(registry: &mut Registry, names: &[(String, Vec<String>)]) -> Vec<UpstreamMetrics> {
+    let seconds = histograms(registry, "upstream_seconds", "From the first byte sent to the last byte read");
+    let server_up = gauges(registry, "server_up", "1: the server takes requests");
+    each(names, |(upstream, servers)| UpstreamMetrics {
+        seconds: each(CodeClass::ALL, |class| {
+            seconds.get_or_create_owned(&labels([("upstream", upstream), ("code_class", class.as_str())]))
+        }),
+        server_up: each(servers, |server| {
+            server_up.get_or_create_owned(&labels([("upstream", upstream), ("server", server)]))
+        }),
+    })
 }
 
 /// The pairs that dashboards may count on being there, at 0.

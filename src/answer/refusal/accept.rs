@@ -69,7 +69,6 @@ fn quality(parameter: &[u8]) -> Option<u16> {
     let weight = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<f32>().ok());
     let weight = weight.filter(|weight| (0.0..=1.0).contains(weight)).unwrap_or(0.0);
     // Between 0 and 1000 by the filter above, so the cast neither wraps nor loses a sign.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     Some((weight * 1_000.0) as u16)
 }
 

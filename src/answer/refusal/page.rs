@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use http::HeaderValue;
 
 use super::{Refusal, Text};
-use crate::ops::log::json_string;
+use crate::ops::log::{is_treacherous, json_string};
 
 pub(super) fn problem(refusal: &Refusal, text: &Text, request_id: &str) -> String {
     let mut out = String::with_capacity(512);
@@ -74,7 +74,7 @@ fn next(refusal: &Refusal) -> Option<&str> {
     (local || next.starts_with("https://") || next.starts_with("http://")).then_some(next)
 }
 
-/// For text and for quoted attributes alike.
+/// For text and for quoted attributes alike; what would turn or hide text becomes a space.
 fn escape(out: &mut String, text: &str) {
     for character in text.chars() {
         match character {
@@ -83,7 +83,7 @@ fn escape(out: &mut String, text: &str) {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            other if other.is_control() => out.push(' '),
+            other if is_treacherous(other) => out.push(' '),
             other => out.push(other),
         }
     }

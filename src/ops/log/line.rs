@@ -207,7 +207,7 @@ fn json_character(out: &mut String, character: char) {
 
 /// Control characters (C0, DEL, C1), line and paragraph separators, what has no width, what turns the direction of
 /// text, and tag characters.
-const fn is_treacherous(character: char) -> bool {
+pub(crate) const fn is_treacherous(character: char) -> bool {
     matches!(
         character,
         '\0'..='\u{1f}'
