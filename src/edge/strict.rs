@@ -235,7 +235,7 @@ impl<IO> Strict<IO> {
     fn has_unread(&self) -> bool {
         let refused = matches!(self.mouth, Mouth::Mute | Mouth::Broken(_));
         let broken_off = matches!(self.mouth, Mouth::Open) && self.follower.is_in_body();
-        (refused || broken_off) && self.thrown_away < THROWN_AWAY_BYTES_MAX && !self.line.is_closed()
+        (refused || broken_off) && self.thrown_away < THROWN_AWAY_BYTES_MAX
     }
 }
 
@@ -378,10 +378,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Strict<IO> {
 
     /// Shuts our side, then reads what the client still sends, so that the answer is not lost to a reset.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.line.is_closed() {
+            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+            return Poll::Ready(Ok(()));
+        }
         if !self.shut {
-            if !self.line.is_closed() {
-                ready!(self.poll_informs(cx))?;
-            }
+            ready!(self.poll_informs(cx))?;
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
             self.shut = true;
             self.line.note_flushed();

@@ -74,10 +74,22 @@ pub(super) fn span(bytes: &[u8], class: u8) -> usize {
     bytes.iter().position(|&byte| !is(byte, class)).unwrap_or(bytes.len())
 }
 
-/// Whether a value holds no control byte but HTAB (RFC 9110 5.5). Bytes above 0x7F pass. Without an early end, so
-/// that the compiler can look at many bytes at once.
+/// Whether a value holds no control byte but HTAB (RFC 9110 5.5). Bytes above 0x7F pass. Eight bytes at a time: half
+/// of a head is values, and every request pays for this.
 pub(super) fn value_is_clean(value: &[u8]) -> bool {
-    !value.iter().fold(false, |bad, &byte| bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7F))
+    let (words, rest) = value.as_chunks::<8>();
+    let controls = |bytes: &[u8]| bytes.iter().any(|&byte| byte < 0x20 && byte != b'\t' || byte == 0x7F);
+    !words.iter().any(|word| may_hold_control(u64::from_le_bytes(*word)) && controls(word)) && !controls(rest)
+}
+
+/// Whether one of eight bytes is below 0x20 or is 0x7F. A byte that is smaller than what is taken from it borrows, and
+/// its highest bit shows that, where it was not set before.
+const fn may_hold_control(word: u64) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let below = word.wrapping_sub(ONES * 0x20) & !word;
+    let delete = word ^ (ONES * 0x7F);
+    let is_delete = delete.wrapping_sub(ONES) & !delete;
+    (below | is_delete) & (ONES * 0x80) != 0
 }
 
 /// A value without the blanks around it (OWS, RFC 9110 5.6.3).
@@ -348,6 +360,22 @@ mod tests {
             ["Host", "close, cookie", "X-Forwarded-For", "Content-Length", "Idempotency-Key", "a b", "\"x\""]
         {
             assert!(connection(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_control_byte_is_found_wherever_it_stands() {
+        for len in 1..20 {
+            for at in 0..len {
+                for byte in 0..=255u8 {
+                    for around in [b' ', b'a', b'~', 0x80, 0xFF, b'\t'] {
+                        let mut value = vec![around; len];
+                        value[at] = byte;
+                        let control = byte < 0x20 && byte != b'\t' || byte == 0x7F;
+                        assert_eq!(value_is_clean(&value), !control, "{value:?}");
+                    }
+                }
+            }
         }
     }
 

@@ -108,9 +108,12 @@ impl Line {
     }
 
     /// Call number `n` is over: its answer's body has ended or was dropped. Without this the line stays in
-    /// [`Phase::Exchange`] for ever.
+    /// [`Phase::Exchange`] for ever. A wish to upgrade that was not granted by now is denied.
     pub fn answered(&self, n: u64) {
         let shared = &self.0;
+        if self.wants_upgrade(n) && shared.decision.get().is_none_or(|(head, _)| head != n) {
+            shared.decide(n, Decision::Http);
+        }
         if n > shared.answered.get() {
             shared.answered.set(n);
             shared.answered_at.set(shared.now());

@@ -110,7 +110,9 @@ async fn answer(
         Seen::CutBody => 400,
     };
     seen.borrow_mut().push(result);
-    line.no_tunnel(call);
+    if call.is_multiple_of(2) {
+        line.no_tunnel(call);
+    }
     line.answered(call);
     let mut response = Response::new(Full::new(Bytes::from_static(b"ok")));
     *response.status_mut() = StatusCode::from_u16(status).expect("a status of ours");
