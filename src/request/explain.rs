@@ -1,0 +1,147 @@
+//! What `oncegate explain` shows of a request: every place that was looked at, and what came of it.
+//!
+//! Values from cookies and headers are shown as keyed hashes only; the canonical body is shown in full, because the
+//! operator who asks has the request at hand.
+
+use serde::Serialize;
+
+use super::{
+    Identity, IdentityRead, Rules, Unread, View,
+    body::Content,
+    canonical,
+    fingerprint::Secret,
+    lookup::Lookup,
+    reading, shown,
+    source::{AllOf, Source},
+};
+
+/// A reading with its reasons.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    pub tried: Vec<Tried>,
+    /// The first 8 hex digits of each lane.
+    pub lanes: Vec<String>,
+    pub order: Option<String>,
+    pub identity: Option<&'static str>,
+    pub by_event: bool,
+    /// The first 8 hex digits.
+    pub fingerprint: Option<String>,
+    pub scope: Option<String>,
+    pub body: Option<String>,
+    /// What the body was read as.
+    pub declared: &'static str,
+    pub canonical_body: String,
+    pub canonical_query: String,
+    pub ignored: Vec<String>,
+    pub notes: Vec<String>,
+    /// Why there is no reading, where there is none.
+    pub problem: Option<String>,
+}
+
+/// One source and what it found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tried {
+    pub role: Role,
+    pub source: String,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Order,
+    Event,
+    Identity,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Found(Vec<String>),
+    /// Why nothing is there.
+    Absent(&'static str),
+    Ambiguous(String),
+    Unreadable(String),
+}
+
+/// Reads a request and says how. Sources are tried to the last, also those after the one that was found.
+#[must_use]
+pub fn explain(rules: &Rules, secret: &Secret, view: &View<'_>, content: &Content) -> Explanation {
+    let look = |role, source: &Source| Tried {
+        role,
+        source: source.to_string(),
+        outcome: outcome(source, secret, view, content),
+    };
+    let in_role = |role, sources: &[AllOf]| -> Vec<Tried> {
+        sources.iter().flatten().map(|source| look(role, source)).collect()
+    };
+    let mut tried = in_role(Role::Order, &rules.order);
+    tried.extend(in_role(Role::Event, &rules.event));
+    if let Identity::AllPresent(sources) = &rules.identity {
+        tried.extend(sources.iter().map(|source| look(Role::Identity, source)));
+    }
+
+    let reading = reading::read(rules, secret, view, content);
+    let problem = reading.as_ref().err().map(Unread::to_string);
+    let reading = reading.ok();
+    Explanation {
+        tried,
+        lanes: reading.iter().flat_map(|reading| &reading.lanes).map(|lane| lane.short()).collect(),
+        order: reading.as_ref().map(|reading| reading.order.clone()),
+        identity: reading.as_ref().map(|reading| match reading.identity {
+            IdentityRead::Undeclared => "undeclared",
+            IdentityRead::Present => "present",
+            IdentityRead::Absent => "absent",
+        }),
+        by_event: reading.as_ref().is_some_and(|reading| reading.by_event),
+        fingerprint: reading.as_ref().and_then(|reading| reading.fingerprint).map(|key| key.short()),
+        scope: reading.as_ref().and_then(|reading| reading.scope).map(|key| key.short()),
+        body: reading.as_ref().and_then(|reading| reading.body).map(|key| key.short()),
+        declared: content.declared(),
+        canonical_body: canonical::print(content, &rules.ignore),
+        canonical_query: canonical::print_query(view.query, &rules.ignore),
+        ignored: rules.ignore.iter().map(|rule| rule.text().to_owned()).collect(),
+        notes: notes(rules, content, reading.map(|reading| reading.identity)),
+        problem,
+    }
+}
+
+fn outcome(source: &Source, secret: &Secret, view: &View<'_>, content: &Content) -> Outcome {
+    match source.read(view, content) {
+        Lookup::Absent if source.reads_body().is_some_and(|reads| !content.fits(reads)) => {
+            Outcome::Absent("the body is declared as something else")
+        }
+        Lookup::Absent => Outcome::Absent("not there, or empty"),
+        Lookup::Found(values) => {
+            Outcome::Found(values.iter().map(|value| shown::explained(secret, source, value)).collect())
+        }
+        Lookup::Ambiguous(why) => Outcome::Ambiguous(why),
+        Lookup::Unreadable(why) => Outcome::Unreadable(why),
+    }
+}
+
+fn notes(rules: &Rules, content: &Content, identity: Option<IdentityRead>) -> Vec<String> {
+    let mut notes = Vec::new();
+    match content {
+        Content::Unreadable { reason, .. } => {
+            notes.push(format!("the body is fingerprinted byte for byte: {reason}"));
+        }
+        Content::Raw(_) => {
+            notes.push(
+                "the body is fingerprinted byte for byte: it is declared as neither a form nor JSON".into(),
+            );
+        }
+        Content::Empty | Content::Json(_) | Content::Form(_) | Content::Multipart(_) => {}
+    }
+    for rule in &rules.ignore {
+        notes.extend(rule.note().map(|note| format!("ignore = \"{}\": {note}", rule.text())));
+    }
+    if identity == Some(IdentityRead::Absent) {
+        notes.push(
+            "an identity is declared and this request has none: it keeps its lane and shares with nobody"
+                .into(),
+        );
+    }
+    notes
+}

@@ -1,0 +1,108 @@
+//! Values as they may stand in a log: never a credential, never a card number, never a letter that moves a cursor.
+
+use std::fmt::Write;
+
+use super::{
+    Rules,
+    fingerprint::{Digest, Secret},
+    lookup::Value,
+    reading::Found,
+    source::Source,
+};
+
+/// How long a shown order may be, in characters.
+const SHOWN_CHARS_MAX: usize = 128;
+
+/// All order keys of a request: the parts of one joined by `+`, several by `,`.
+pub(super) fn order(rules: &Rules, secret: &Secret, found: &Found<'_>) -> String {
+    let mut out = String::new();
+    let mut seen: Vec<&_> = Vec::with_capacity(found.keys.len());
+    for key in &found.keys {
+        if seen.contains(&key) {
+            continue;
+        }
+        for (index, (source, part)) in found.sources.iter().zip(key).enumerate() {
+            match (seen.is_empty(), index) {
+                (true, 0) => {}
+                (false, 0) => out.push(','),
+                _ => out.push('+'),
+            }
+            let hidden = rules.order_hash || source.is_secret();
+            out.push_str(&value(secret, part, if hidden { Show::Hashed } else { Show::Clear }));
+        }
+        seen.push(key);
+    }
+    cut(out)
+}
+
+/// A value as an explanation may print it.
+pub(super) fn explained(secret: &Secret, source: &Source, shown: &Value) -> String {
+    cut(value(secret, shown, if source.is_secret() { Show::Hashed } else { Show::Clear }))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Show {
+    Clear,
+    Hashed,
+}
+
+fn value(secret: &Secret, value: &Value, show: Show) -> String {
+    if show == Show::Hashed || holds_card_number(&value.bytes) {
+        let mut digest = Digest::new(secret, "shown");
+        digest.part(&value.bytes);
+        return format!("#{}", digest.finish().short());
+    }
+    let mut out = String::with_capacity(value.bytes.len());
+    for char in String::from_utf8_lossy(&value.bytes).chars() {
+        if char.is_control() || turns_text(char) {
+            let _ = write!(out, "{}", char.escape_unicode());
+        } else {
+            out.push(char);
+        }
+    }
+    out
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        None => text,
+        Some((at, _)) => text[..at].to_owned(),
+    }
+}
+
+/// Letters that change the direction of what follows, or end a line where a reader of logs sees none.
+fn turns_text(char: char) -> bool {
+    matches!(char, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+}
+
+/// 13 to 19 digits, with spaces or dashes between them or not, that pass the Luhn check.
+fn holds_card_number(text: &[u8]) -> bool {
+    let mut digits: Vec<u8> = Vec::with_capacity(20);
+    for &byte in text.iter().chain(b"\n") {
+        match byte {
+            b'0'..=b'9' => digits.push(byte - b'0'),
+            b' ' | b'-' => {}
+            _ => {
+                if (13..=19).contains(&digits.len()) && passes_luhn(&digits) {
+                    return true;
+                }
+                digits.clear();
+            }
+        }
+    }
+    false
+}
+
+fn passes_luhn(digits: &[u8]) -> bool {
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(place, &digit)| match (place % 2, u32::from(digit)) {
+            (0, digit) => digit,
+            (_, digit) if digit > 4 => digit * 2 - 9,
+            (_, digit) => digit * 2,
+        })
+        .sum();
+    sum % 10 == 0
+}

@@ -1,0 +1,351 @@
+//! Sources: where in a request a value is read from, as the configuration names it (`form:custom|json:/order_id`).
+//!
+//! A source never guesses: what stands twice is [`Lookup::Ambiguous`], what has no safe reading is
+//! [`Lookup::Unreadable`], and an empty value is no value. It never decides what its values are used for.
+//!
+//! Grammar: `kind:name`, then any number of steps, each after a `|`. A name can therefore not hold a `|`.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+use http::HeaderName;
+
+pub use super::lookup::{Kind, Lookup, VALUE_BYTES_MAX, VALUES_MAX, Value, Values};
+use super::{
+    View,
+    body::{Content, Reads},
+    json::{Document, Pointer},
+    query::{self, Plus},
+};
+
+const KINDS: &str = "path, query, header, cookie, form, json";
+const STEPS: &str = "json:/pointer, segment:N";
+
+/// A source, ready to be read. Its `Display` is the text that it was parsed from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Source {
+    text: String,
+    place: Place,
+    steps: Vec<Step>,
+}
+
+/// Several sources that make one key only together.
+pub type AllOf = Vec<Source>;
+
+/// Why a text is no source.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SourceProblem {
+    #[error("`{0}` is no source: write kind:name, where kind is one of {KINDS}")]
+    NoKind(String),
+    #[error("there is no source of the kind `{0}`; there are {KINDS}")]
+    UnknownKind(String),
+    #[error("`{0}:` names nothing")]
+    NoName(String),
+    #[error("`{0}` is no header name")]
+    HeaderName(String),
+    #[error("`{0}` is no JSON pointer: it is empty (the whole document) or begins with `/` (RFC 6901)")]
+    Pointer(String),
+    #[error("`{0}` is no step; there are {STEPS}")]
+    UnknownStep(String),
+    #[error("`segment:{0}` needs a number from 0 to 99")]
+    Segment(String),
+    #[error("`{0}` would ignore the whole body")]
+    IgnoresAll(String),
+    #[error("`{0}` cannot be ignored; form, json, query, header and cookie can")]
+    NotIgnorable(String),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Place {
+    Path(String),
+    Query(String),
+    Header(HeaderName),
+    Cookie(String),
+    CookiePrefix(String),
+    Form(String),
+    Json(Pointer),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Step {
+    /// The value is the text of a JSON document.
+    Json(Pointer),
+    /// The value is cut at `||` if it holds one, else at `|`: WooCommerce's session cookie has had both forms.
+    Segment(usize),
+}
+
+impl Source {
+    /// Reads a source as the configuration writes it.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong and what there is instead.
+    pub fn parse(text: &str) -> Result<Self, SourceProblem> {
+        let mut pieces = text.split('|');
+        let first = pieces.next().unwrap_or_default();
+        let (kind, name) = first.split_once(':').ok_or_else(|| SourceProblem::NoKind(first.to_owned()))?;
+        let place = Place::parse(kind, name)?;
+        let steps = pieces.map(Step::parse).collect::<Result<_, _>>()?;
+        Ok(Self { text: text.to_owned(), place, steps })
+    }
+
+    /// Whether its values must never be logged in the clear: cookies and headers are credentials more often than not.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        matches!(self.place, Place::Header(_) | Place::Cookie(_) | Place::CookiePrefix(_))
+    }
+
+    /// What kind of body it needs; `None` where it does not read the body.
+    #[must_use]
+    pub fn reads_body(&self) -> Option<Reads> {
+        match self.place {
+            Place::Form(_) => Some(Reads::Form),
+            Place::Json(_) => Some(Reads::Json),
+            Place::Path(_)
+            | Place::Query(_)
+            | Place::Header(_)
+            | Place::Cookie(_)
+            | Place::CookiePrefix(_) => None,
+        }
+    }
+
+    /// Looks its values up in a request.
+    #[must_use]
+    pub fn read(&self, view: &View<'_>, content: &Content) -> Lookup {
+        let found = match &self.place {
+            Place::Path(name) => read_path(view, name),
+            Place::Query(name) => query::lookup(view.query.as_bytes(), name.as_bytes()),
+            Place::Header(name) => read_header(view, name),
+            Place::Cookie(name) => query::lookup_in(distinct_cookies(view), name.as_bytes()),
+            Place::CookiePrefix(prefix) => return self.read_cookie_prefix(view, prefix),
+            Place::Form(name) => content.form(name),
+            Place::Json(pointer) => content.json_at(pointer),
+        };
+        self.walk_on(found)
+    }
+
+    fn walk_on(&self, found: Lookup) -> Lookup {
+        let Lookup::Found(values) = found else { return found };
+        let mut out = Values::new();
+        for value in values {
+            match self
+                .steps
+                .iter()
+                .fold(Lookup::Found(Values::from_iter([value])), |now, step| step.apply(now))
+            {
+                Lookup::Absent => {}
+                Lookup::Found(more) => out.extend(more),
+                other => return other,
+            }
+            if out.len() > VALUES_MAX {
+                return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
+            }
+        }
+        if out.iter().any(|value| value.bytes.iter().any(u8::is_ascii_control)) {
+            return Lookup::Unreadable("it holds a control byte".into());
+        }
+        if out.iter().any(|value| value.bytes.len() > VALUE_BYTES_MAX) {
+            return too_long();
+        }
+        if out.is_empty() { Lookup::Absent } else { Lookup::Found(out) }
+    }
+
+    /// All cookies whose name begins so, sorted. A value is `name=value`, so that two shops on one host, whose
+    /// cookies have different names, are not taken for one; steps walk into the value only.
+    fn read_cookie_prefix(&self, view: &View<'_>, prefix: &str) -> Lookup {
+        let mut seen: Vec<query::Pair<'_>> =
+            distinct_cookies(view).filter(|(name, _)| name.starts_with(prefix.as_bytes())).collect();
+        if seen.len() > VALUES_MAX {
+            return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
+        }
+        seen.sort();
+        if seen.windows(2).any(|two| two[0].0 == two[1].0) {
+            return Lookup::Ambiguous("a cookie stands twice with different values".into());
+        }
+        let mut out = Values::new();
+        for (name, value) in seen {
+            match self.walk_on(Lookup::text(value)) {
+                Lookup::Absent => {}
+                Lookup::Found(values) => out.extend(values.into_iter().map(|value| {
+                    let mut bytes = name.to_vec();
+                    bytes.push(b'=');
+                    bytes.extend_from_slice(&value.bytes);
+                    Value { bytes, kind: value.kind }
+                })),
+                other => return other,
+            }
+        }
+        if out.len() > VALUES_MAX {
+            return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
+        }
+        if out.is_empty() { Lookup::Absent } else { Lookup::Found(out) }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Place {
+    fn parse(kind: &str, name: &str) -> Result<Self, SourceProblem> {
+        let named = || match name {
+            "" | "*" => Err(SourceProblem::NoName(kind.to_owned())),
+            name => Ok(name.to_owned()),
+        };
+        Ok(match kind {
+            "path" => Self::Path(named()?),
+            "query" => Self::Query(named()?),
+            "header" => {
+                let name = named()?;
+                Self::Header(
+                    HeaderName::from_bytes(name.as_bytes()).map_err(|_| SourceProblem::HeaderName(name))?,
+                )
+            }
+            "cookie" => match named()?.strip_suffix('*') {
+                Some(prefix) => Self::CookiePrefix(prefix.to_owned()),
+                None => Self::Cookie(name.to_owned()),
+            },
+            "form" => Self::Form(named()?),
+            "json" => Self::Json(parse_pointer(name)?),
+            other => return Err(SourceProblem::UnknownKind(other.to_owned())),
+        })
+    }
+}
+
+impl Step {
+    fn parse(text: &str) -> Result<Self, SourceProblem> {
+        match text.split_once(':') {
+            Some(("json", pointer)) => Ok(Self::Json(parse_pointer(pointer)?)),
+            Some(("segment", number)) => match number.parse() {
+                Ok(index @ 0..100) => Ok(Self::Segment(index)),
+                _ => Err(SourceProblem::Segment(number.to_owned())),
+            },
+            _ => Err(SourceProblem::UnknownStep(text.to_owned())),
+        }
+    }
+
+    fn apply(&self, found: Lookup) -> Lookup {
+        let Lookup::Found(values) = found else { return found };
+        let mut out = Values::new();
+        for value in values {
+            match self.step(&value) {
+                Lookup::Absent => {}
+                Lookup::Found(more) => out.extend(more),
+                other => return other,
+            }
+            if out.len() > VALUES_MAX {
+                return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
+            }
+        }
+        if out.is_empty() { Lookup::Absent } else { Lookup::Found(out) }
+    }
+
+    fn step(&self, value: &Value) -> Lookup {
+        match self {
+            // A merchant's free text may stand where a plugin puts JSON: what does not begin like a JSON object or
+            // array has no members and so no value. What begins like one and is none is not guessed at.
+            Self::Json(pointer) => match value.bytes.trim_ascii_start().first() {
+                Some(b'{' | b'[') => match Document::parse(Bytes::copy_from_slice(&value.bytes)) {
+                    Ok(document) => document.lookup(pointer),
+                    Err(problem) => Lookup::Unreadable(format!("it is declared as JSON: {problem}")),
+                },
+                _ => Lookup::Absent,
+            },
+            Self::Segment(index) => Lookup::text(segments(&value.bytes).nth(*index).unwrap_or_default()),
+        }
+    }
+}
+
+pub(super) fn parse_pointer(text: &str) -> Result<Pointer, SourceProblem> {
+    Pointer::parse(text).ok_or_else(|| SourceProblem::Pointer(text.to_owned()))
+}
+
+fn read_path(view: &View<'_>, name: &str) -> Lookup {
+    let mut found = view.params.iter().filter(|(param, _)| param == name).map(|(_, value)| value);
+    match (found.next(), found.next()) {
+        (_, Some(_)) => Lookup::Ambiguous("it stands twice".into()),
+        (Some(value), None) if value.len() > VALUE_BYTES_MAX => too_long(),
+        (Some(value), None) => Lookup::text(value.as_bytes()),
+        (None, None) => Lookup::Absent,
+    }
+}
+
+/// One line only. A value that begins with a quote is a string of RFC 8941 section 3.3.3 and must be nothing else;
+/// an `Idempotency-Key: "abc"` is the same key as `abc`.
+fn read_header(view: &View<'_>, name: &HeaderName) -> Lookup {
+    let mut lines = view.headers.get_all(name).iter();
+    let Some(line) = lines.next() else { return Lookup::Absent };
+    if lines.next().is_some() {
+        return Lookup::Ambiguous("it stands twice".into());
+    }
+    let value = line.as_bytes().trim_ascii();
+    if value.len() > VALUE_BYTES_MAX {
+        return too_long();
+    }
+    match value.strip_prefix(b"\"") {
+        None => Lookup::text(value),
+        Some(quoted) => match unquote(quoted) {
+            Some(text) => Lookup::text(text),
+            None => Lookup::Unreadable("it begins with a quote and is no quoted string".into()),
+        },
+    }
+}
+
+fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(quoted.len());
+    let mut bytes = quoted.iter();
+    loop {
+        match bytes.next()? {
+            b'"' => return bytes.as_slice().is_empty().then_some(out),
+            b'\\' => out.push(*bytes.next().filter(|byte| matches!(byte, b'"' | b'\\'))?),
+            &byte @ 0x20..0x7F => out.push(byte),
+            _ => return None,
+        }
+    }
+}
+
+/// The cookies of all `Cookie` lines (RFC 9113 section 8.2.3 allows several), values percent-decoded as PHP does it.
+/// A cookie that stands twice with one value has one reading, so it is given once.
+fn distinct_cookies<'a>(view: &View<'a>) -> impl Iterator<Item = query::Pair<'a>> {
+    let headers = view.headers;
+    let raw = move || {
+        headers
+            .get_all(http::header::COOKIE)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
+    };
+    raw().enumerate().filter_map(move |(index, piece)| {
+        let piece = piece.trim_ascii();
+        let at = memchr::memchr(b'=', piece).filter(|&at| at > 0)?;
+        // A hostile header has thousands of cookies; looking back is bounded, and beyond it a repetition counts.
+        let is_repeated =
+            index < COOKIES_COMPARED_MAX && raw().take(index).any(|other| other.trim_ascii() == piece);
+        (!is_repeated).then(|| (Cow::Borrowed(&piece[..at]), query::decode(&piece[at + 1..], Plus::IsItself)))
+    })
+}
+
+/// How many cookies are compared with those before them.
+const COOKIES_COMPARED_MAX: usize = 100;
+
+fn too_long() -> Lookup {
+    Lookup::Unreadable(format!("it is longer than {VALUE_BYTES_MAX} bytes"))
+}
+
+fn segments(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let separator: &[u8] = if memchr::memmem::find(text, b"||").is_some() { b"||" } else { b"|" };
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        match memchr::memmem::find(text, separator) {
+            Some(at) => {
+                rest = Some(&text[at + separator.len()..]);
+                Some(&text[..at])
+            }
+            None => {
+                rest = None;
+                Some(text)
+            }
+        }
+    })
+}
