@@ -3,6 +3,10 @@
 //! Everything here is pure: no I/O, no clock, no globals. What a shop would read differently from us is refused or
 //! hashed as raw bytes, never guessed at.
 
+pub mod body;
+pub mod query;
+pub mod source;
+
 use http::{HeaderMap, Method};
 
 /// A request as the guard reads it. The bytes that go to the shop are not touched by any of this.
