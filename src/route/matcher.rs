@@ -5,23 +5,15 @@
 //! what an override says. Inside `not` it is the other way round: a condition excludes only what it certainly is
 //! about. Nothing here reads a body, refuses a request, or changes one.
 
+mod compile;
+mod rule;
+
 use std::cell::OnceCell;
 
-use http::{
-    HeaderMap, HeaderName, Method,
-    header::{CONTENT_TYPE, COOKIE},
-};
-use percent_encoding::percent_decode;
-
+use self::rule::{Fields, Leaning, Rule, Sight, Truth};
+use super::path::{Doubt, Readings};
 pub use super::pattern::{Pattern, PatternError};
-use super::{
-    path::{Doubt, Readings},
-    template::{Template, TemplateError},
-};
-use crate::request::{View, body::Content, query, source::Lookup};
-
-/// How deep `not` may stand in `not`.
-const NOT_DEPTH_MAX: usize = 4;
+use crate::request::{View, body::Content};
 
 /// What a rule says, as it was typed. All conditions must hold; an empty one always does.
 #[derive(Default, Clone, Debug)]
@@ -92,9 +84,7 @@ impl Matcher {
     /// # Errors
     /// All problems of the rule at once.
     pub fn new(spec: &Spec) -> Result<Self, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let rule = Rule::compile(spec, "", 0, &mut problems);
-        if problems.is_empty() { Ok(Self { rule }) } else { Err(problems) }
+        Rule::compile(spec).map(|rule| Self { rule })
     }
 
     /// Judges all that stands in the head. `view.path` is the primary reading in `readings`.
@@ -133,519 +123,509 @@ impl Matcher {
         };
         let mut spelled = std::iter::once(&readings.path)
             .chain(readings.spellings())
-            .filter_map(|path| template.captures(path))
-            .peekable();
+            .filter_map(|path| template.captures(path));
         let alias = readings.aliases().iter().find_map(|path| template.captures(path));
         let first = spelled.next();
-        let divided = first.is_some() && spelled.any(|params| Some(&params) != first.as_ref());
+        let divided =
+            first.as_ref().is_some_and(|first| spelled.any(|params| !same_captures(first, &params)));
         let doubt = readings.doubt.or(divided.then_some(Doubt::Divided));
         Hit { params: alias.or(first).unwrap_or_default(), doubt }
     }
 }
 
-/// What a rule may ask of a body.
-trait Fields {
-    fn form(&self, name: &str) -> Lookup;
-    fn json(&self, pointer: &str) -> Lookup;
+/// `;parameters` are set aside by the promise, so a reading that keeps them says nothing new.
+fn same_captures(one: &[(String, String)], other: &[(String, String)]) -> bool {
+    let bare = |value: &str| value.split(';').next().unwrap_or_default().to_owned();
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| one.0 == other.0 && bare(&one.1) == bare(&other.1))
 }
 
-impl Fields for Content {
-    fn form(&self, name: &str) -> Lookup {
-        Self::form(self, name)
-    }
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue, Method};
+    use smallvec::smallvec;
 
-    fn json(&self, pointer: &str) -> Lookup {
-        Self::json(self, pointer)
-    }
-}
-
-/// One request while it is judged. The query is taken apart at most once.
-struct Sight<'a> {
-    view: &'a View<'a>,
-    readings: &'a Readings,
-    pairs: OnceCell<Vec<(Vec<u8>, Vec<u8>)>>,
-    body: Option<&'a dyn Fields>,
-}
-
-impl Sight<'_> {
-    fn pairs(&self) -> &[(Vec<u8>, Vec<u8>)] {
-        if self.view.query.is_empty() {
-            return &[];
-        }
-        self.pairs.get_or_init(|| query::pairs(self.view.query))
-    }
-}
-
-/// Which answer a doubtful condition gives.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Leaning {
-    Yes,
-    No,
-}
-
-impl Leaning {
-    fn other(self) -> Self {
-        match self {
-            Self::Yes => Self::No,
-            Self::No => Self::Yes,
-        }
-    }
-
-    /// Any of the values when leaning to yes; when leaning to no all of them, and there must be one.
-    fn weigh<T>(self, values: impl IntoIterator<Item = T>, holds: impl Fn(T) -> bool) -> Truth {
-        let mut values = values.into_iter();
-        Truth::from(match self {
-            Self::Yes => values.any(holds),
-            Self::No => {
-                let mut some = false;
-                values.all(|value| {
-                    some = true;
-                    holds(value)
-                }) && some
-            }
-        })
-    }
-
-    fn takes(self, pattern: &Pattern, value: &[u8]) -> bool {
-        match self {
-            Self::Yes => pattern.could_match(value),
-            Self::No => pattern.matches(value),
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Truth {
-    No,
-    Yes,
-    /// Only the body can say.
-    Open,
-    Unreadable(String),
-}
-
-impl From<bool> for Truth {
-    fn from(holds: bool) -> Self {
-        if holds { Self::Yes } else { Self::No }
-    }
-}
-
-impl Truth {
-    fn not(self) -> Self {
-        match self {
-            Self::No => Self::Yes,
-            Self::Yes => Self::No,
-            open @ (Self::Open | Self::Unreadable(_)) => open,
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Rule {
-    methods: Vec<String>,
-    hosts: Vec<Host>,
-    path: Option<Template>,
-    content_type: Vec<String>,
-    query: Vec<(Vec<u8>, Pattern)>,
-    headers: Vec<(HeaderName, Pattern)>,
-    cookies: Vec<(CookieName, Pattern)>,
-    form: Vec<(String, Pattern)>,
-    json: Vec<(String, Pattern)>,
-    not: Option<Box<Rule>>,
-}
-
-#[derive(Clone, Debug)]
-enum Host {
-    Exact(String),
-    /// With the dot.
-    Suffix(String),
-}
-
-#[derive(Clone, Debug)]
-enum CookieName {
-    Exact(Vec<u8>),
-    Prefix(Vec<u8>),
-}
-
-type Part = fn(&Rule, &Sight<'_>, Leaning) -> Truth;
-
-/// In the order of what they cost: most requests are turned away by the first or the second.
-const PARTS: [Part; 9] = [
-    Rule::begins,
-    Rule::method,
-    Rule::host,
-    Rule::path,
-    Rule::content_type,
-    Rule::header,
-    Rule::query,
-    Rule::cookie,
-    Rule::fields,
-];
-
-impl Rule {
-    fn judge(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
-        let mut sum = Truth::Yes;
-        for part in PARTS {
-            match part(self, sight, leaning) {
-                Truth::No => return Truth::No,
-                Truth::Yes => {}
-                open => sum = open,
-            }
-        }
-        match self.not.as_ref().map(|not| not.judge(sight, leaning.other()).not()) {
-            None | Some(Truth::Yes) => sum,
-            Some(Truth::No) => Truth::No,
-            Some(open) => open,
-        }
-    }
-
-    /// Turns away an ordinary path by its first bytes, before anything else is looked at.
-    fn begins(&self, sight: &Sight<'_>, _: Leaning) -> Truth {
-        let hopeless = sight.readings.others.is_empty()
-            && sight.readings.doubt.is_none()
-            && self.path.as_ref().is_some_and(|template| !template.could_begin(&sight.readings.path));
-        Truth::from(!hopeless)
-    }
-
-    fn path(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
-        let Some(template) = &self.path else { return Truth::Yes };
-        let readings = sight.readings;
-        let doubt = readings.doubt;
-        let primary = template.is_match(&readings.path);
-        Truth::from(match leaning {
-            // Not all readings are known then, so any of them may be the one.
-            Leaning::Yes if doubt == Some(Doubt::TooManyReadings) => true,
-            Leaning::Yes => primary || readings.others.iter().any(|path| template.is_match(path)),
-            // An alias is the same place under another name, so it does not stand against an exclusion.
-            Leaning::No => {
-                primary && doubt.is_none() && readings.spellings().iter().all(|path| template.is_match(path))
-            }
-        })
-    }
-
-    /// The methods of a request are its own and those that it says to take instead: shops follow such a wish from a
-    /// header, the query or a form.
-    fn method(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
-        if self.methods.is_empty() {
-            return Truth::Yes;
-        }
-        let view = sight.view;
-        let literal = self.names_method(view.method.as_str().as_bytes(), leaning);
-        match leaning {
-            Leaning::Yes if literal || self.any_override(sight, leaning) => Truth::Yes,
-            Leaning::Yes if self.may_be_overridden_by_a_form() => self.form_method(sight, leaning),
-            Leaning::Yes => Truth::No,
-            Leaning::No if !literal || !self.all_overrides(sight, leaning) => Truth::No,
-            Leaning::No => self.form_method(sight, leaning),
-        }
-    }
-
-    fn names_method(&self, method: &[u8], leaning: Leaning) -> bool {
-        let method = method.trim_ascii();
-        let named = |name: &[u8]| self.methods.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name));
-        named(method) || (leaning == Leaning::Yes && method.eq_ignore_ascii_case(b"HEAD") && named(b"GET"))
-    }
-
-    fn any_override(&self, sight: &Sight<'_>, leaning: Leaning) -> bool {
-        overrides(sight).any(|method| self.names_method(method, leaning))
-    }
-
-    fn all_overrides(&self, sight: &Sight<'_>, leaning: Leaning) -> bool {
-        overrides(sight).all(|method| self.names_method(method, leaning))
-    }
-
-    /// Frameworks let a form say PUT, PATCH or DELETE, which HTML cannot.
-    fn may_be_overridden_by_a_form(&self) -> bool {
-        let named = |name: &str| self.methods.iter().any(|own| own.eq_ignore_ascii_case(name));
-        ["PUT", "PATCH", "DELETE"].into_iter().any(named)
-    }
-
-    fn form_method(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
-        let posted = sight.view.method.as_str().eq_ignore_ascii_case(Method::POST.as_str());
-        if !posted || !is_form(sight.view.headers) {
-            return Truth::from(leaning == Leaning::No);
-        }
-        let Some(body) = sight.body else { return Truth::Open };
-        match (body.form("_method"), leaning) {
-            (Lookup::Absent, _) => Truth::from(leaning == Leaning::No),
-            (Lookup::Ambiguous(_), _) => Truth::from(leaning == Leaning::Yes),
-            (Lookup::Unreadable(why), _) => Truth::Unreadable(why),
-            (Lookup::Found(values), _) => {
-                leaning.weigh(&values, |value| self.names_method(&value.bytes, leaning))
-            }
-        }
-    }
-
-    fn host(&self, sight: &Sight<'_>, _: Leaning) -> Truth {
-        // `shop.example.` is the same host with its root label written out (RFC 1034 section 3.1).
-        let host = sight.view.host.strip_suffix('.').unwrap_or(sight.view.host);
-        let holds = |own: &Host| match own {
-            Host::Exact(own) => own.eq_ignore_ascii_case(host),
-            Host::Suffix(suffix) => {
-                let (host, suffix) = (host.as_bytes(), suffix.as_bytes());
-                host.len() > suffix.len() && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
-            }
-        };
-        Truth::from(self.hosts.is_empty() || self.hosts.iter().any(holds))
-    }
-
-    fn content_type(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
-        if self.content_type.is_empty() {
-            return Truth::Yes;
-        }
-        leaning.weigh(media_types(sight.view.headers), |found| {
-            self.content_type.iter().any(|own| match own.strip_suffix('*') {
-                Some(kind) => {
-                    found.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()))
-                }
-                None => found.eq_ignore_ascii_case(own.as_bytes()),
-            })
-        })
-    }
-
-    fn header(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
-        all(&self.headers, |(name, pattern)| {
-            leaning.weigh(sight.view.headers.get_all(name), |value| leaning.takes(pattern, value.as_bytes()))
-        })
-    }
-
-    fn query(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
-        all(&self.query, |(name, pattern)| {
-            let values = sight.pairs().iter().filter(|(found, _)| found == name);
-            leaning.weigh(values, |(_, value)| leaning.takes(pattern, value))
-        })
-    }
-
-    fn cookie(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
-        all(&self.cookies, |(name, pattern)| {
-            let values = cookies(sight.view.headers).filter(|(found, _)| name.takes(found));
-            leaning.weigh(values, |(_, value)| {
-                // PHP decodes a cookie's value, most others do not (RFC 6265 section 4.1.1 knows no encoding).
-                let decoded: Vec<u8> = percent_decode(value).collect();
-                match leaning {
-                    Leaning::Yes => pattern.could_match(value) || pattern.could_match(&decoded),
-                    Leaning::No => pattern.matches(value) && pattern.matches(&decoded),
-                }
-            })
-        })
-    }
-
-    fn fields(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
-        if self.form.is_empty() && self.json.is_empty() {
-            return Truth::Yes;
-        }
-        let Some(body) = sight.body else { return Truth::Open };
-        match all(&self.form, |(name, pattern)| weigh_lookup(body.form(name), pattern, leaning)) {
-            Truth::Yes => {
-                all(&self.json, |(pointer, pattern)| weigh_lookup(body.json(pointer), pattern, leaning))
-            }
-            other => other,
-        }
-    }
-}
-
-fn all<T>(conditions: &[T], judge: impl Fn(&T) -> Truth) -> Truth {
-    conditions.iter().map(judge).find(|truth| *truth != Truth::Yes).unwrap_or(Truth::Yes)
-}
-
-fn weigh_lookup(lookup: Lookup, pattern: &Pattern, leaning: Leaning) -> Truth {
-    match lookup {
-        Lookup::Absent => Truth::No,
-        Lookup::Found(values) => leaning.weigh(&values, |value| leaning.takes(pattern, &value.bytes)),
-        Lookup::Ambiguous(_) => Truth::from(leaning == Leaning::Yes),
-        Lookup::Unreadable(why) => Truth::Unreadable(why),
-    }
-}
-
-const OVERRIDE_HEADERS: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-];
-
-/// The methods that the head asks to be taken instead of its own.
-fn overrides<'a>(sight: &'a Sight<'_>) -> impl Iterator<Item = &'a [u8]> {
-    let headers = OVERRIDE_HEADERS
-        .into_iter()
-        .flat_map(|name| sight.view.headers.get_all(name))
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let pairs = if may_name_a_method(sight.view.query) { sight.pairs() } else { &[] };
-    let parameters = pairs
-        .iter()
-        .filter(|(name, _)| name.eq_ignore_ascii_case(b"_method"))
-        .map(|(_, value)| value.as_slice());
-    headers.chain(parameters).filter(|method| !method.trim_ascii().is_empty())
-}
-
-/// Spares most queries from being taken apart: where nothing is encoded, the name stands there in letters.
-fn may_name_a_method(query: &str) -> bool {
-    query.bytes().any(|byte| byte == b'%')
-        || query.as_bytes().windows(6).any(|window| window.eq_ignore_ascii_case(b"method"))
-}
-
-/// The media types without parameters. PHP ends one at a comma or a space as well.
-fn media_types(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    headers.get_all(CONTENT_TYPE).into_iter().map(|value| {
-        let value = value.as_bytes().trim_ascii();
-        let end = value.iter().position(|byte| matches!(byte, b';' | b',' | b' ' | b'\t'));
-        &value[..end.unwrap_or(value.len())]
-    })
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let forms = [&b"application/x-www-form-urlencoded"[..], b"multipart/form-data"];
-    media_types(headers).any(|found| forms.iter().any(|form| found.eq_ignore_ascii_case(form)))
-}
-
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.get_all(COOKIE).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(
-        |crumb| {
-            let crumb = crumb.trim_ascii();
-            match crumb.iter().position(|byte| *byte == b'=') {
-                Some(at) => (crumb[..at].trim_ascii_end(), crumb[at + 1..].trim_ascii_start()),
-                None => (crumb, &[][..]),
-            }
-        },
-    )
-}
-
-impl CookieName {
-    /// PHP decodes a cookie's name and reads it like that of a parameter; other shops take it as it is.
-    fn takes(&self, found: &[u8]) -> bool {
-        let same = |found: &[u8]| match self {
-            Self::Exact(name) => name == found,
-            Self::Prefix(prefix) => found.starts_with(prefix),
-        };
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        if found.iter().all(plain) {
-            return same(found);
-        }
-        same(&query::php_name(&percent_decode(found).collect::<Vec<u8>>()))
-    }
-}
-
-impl Rule {
-    fn compile(spec: &Spec, at: &str, depth: usize, problems: &mut Vec<Problem>) -> Self {
-        let mut report = |field: &str, message: String| {
-            problems.push(Problem { field: format!("{at}{field}"), message });
-        };
-        let mut rule = Self {
-            query: spec
-                .query
-                .iter()
-                .map(|(name, one)| (query::php_name(name.as_bytes()), one.clone()))
-                .collect(),
-            form: spec.form.clone(),
-            json: spec.json.clone(),
-            ..Self::default()
-        };
-        for method in &spec.methods {
-            match Method::from_bytes(method.as_bytes()) {
-                Ok(_) => rule.methods.push(method.clone()),
-                Err(_) => report("methods", format!("`{method}` is not a method (RFC 9110 section 9.1)")),
-            }
-        }
-        for host in &spec.hosts {
-            match Host::parse(host) {
-                Some(host) => rule.hosts.push(host),
-                None => report(
-                    "hosts",
-                    format!("`{host}` is not a host: `shop.example` or `*.shop.example`, no port"),
-                ),
-            }
-        }
-        match spec.path.as_ref().map(compile_path) {
-            None => {}
-            Some(Ok(template)) => rule.path = Some(template),
-            Some(Err(error)) => report("path", chain(&error)),
-        }
-        for kind in &spec.content_type {
-            match is_media_type(kind) {
-                true => rule.content_type.push(kind.clone()),
-                false => report(
-                    "content_type",
-                    format!(
-                        "`{kind}` is not a media type: `application/json` or `multipart/*`, without parameters"
-                    ),
-                ),
-            }
-        }
-        for (name, pattern) in &spec.headers {
-            match HeaderName::from_bytes(name.as_bytes()) {
-                Ok(name) => rule.headers.push((name, pattern.clone())),
-                Err(_) => report(&format!("headers.{name}"), "this is not a header name".to_owned()),
-            }
-        }
-        for (name, pattern) in &spec.cookies {
-            rule.cookies.push((CookieName::parse(name), pattern.clone()));
-        }
-        let unnamed = [("query", &spec.query), ("form", &spec.form), ("cookies", &spec.cookies)];
-        for (field, _) in
-            unnamed.iter().filter(|(_, conditions)| conditions.iter().any(|(name, _)| name.is_empty()))
-        {
-            report(field, "a condition needs a name".to_owned());
-        }
-        for (pointer, _) in &spec.json {
-            if !pointer.is_empty() && !pointer.starts_with('/') {
-                let message = "a JSON pointer begins with a slash (RFC 6901 section 3)".to_owned();
-                report(&format!("json.{pointer}"), message);
-            }
-        }
-        match &spec.not {
-            None => {}
-            Some(_) if depth == NOT_DEPTH_MAX => report("not", "`not` stands too deep in itself".to_owned()),
-            Some(not) => {
-                rule.not = Some(Box::new(Self::compile(not, &format!("{at}not."), depth + 1, problems)));
-            }
-        }
-        rule
-    }
-}
-
-fn compile_path(path: &PathSpec) -> Result<Template, TemplateError> {
-    match path {
-        PathSpec::Template(text) => Template::parse(text),
-        PathSpec::Regex(text) => Template::regex(text),
-    }
-}
-
-fn chain(error: &TemplateError) -> String {
-    match std::error::Error::source(error) {
-        None => error.to_string(),
-        Some(source) => format!("{error}: {source}"),
-    }
-}
-
-fn is_media_type(text: &str) -> bool {
-    let token = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+    use super::*;
+    use crate::{
+        request::source::{Kind, Lookup, Value},
+        route::path,
     };
-    text.split_once('/').is_some_and(|(kind, subtype)| token(kind) && (subtype == "*" || token(subtype)))
-}
 
-impl Host {
-    fn parse(text: &str) -> Option<Self> {
-        let name = text.strip_prefix("*.").unwrap_or(text);
-        let name = name.strip_suffix('.').unwrap_or(name);
-        // An IPv6 address stands in brackets (RFC 3986 section 3.2.2).
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        let address = name.starts_with('[')
-            && name.ends_with(']')
-            && name.bytes().all(|byte| byte.is_ascii_hexdigit() || b"[]:.".contains(&byte));
-        let valid =
-            address || (!name.is_empty() && name.bytes().all(plain) && !name.split('.').any(str::is_empty));
-        valid.then(|| match text.starts_with("*.") {
-            true => Self::Suffix(format!(".{}", name.to_ascii_lowercase())),
-            false => Self::Exact(name.to_ascii_lowercase()),
-        })
-    }
-}
-
-impl CookieName {
-    fn parse(text: &str) -> Self {
-        match text.strip_suffix('*') {
-            Some(prefix) => Self::Prefix(query::php_name(prefix.as_bytes())),
-            None => Self::Exact(query::php_name(text.as_bytes())),
+    fn spec(methods: &[&str], template: &str) -> Spec {
+        Spec {
+            methods: methods.iter().map(|method| (*method).to_owned()).collect(),
+            path: (!template.is_empty()).then(|| PathSpec::Template(template.to_owned())),
+            ..Spec::default()
         }
+    }
+
+    fn when(name: &str, pattern: &str) -> Vec<(String, Pattern)> {
+        vec![(name.to_owned(), Pattern::parse(pattern).unwrap())]
+    }
+
+    fn texts(values: &[&str]) -> Vec<String> {
+        values.iter().map(|value| (*value).to_owned()).collect()
+    }
+
+    /// `POST /path?query` and header lines.
+    fn ask<T>(request: &str, headers: &[(&str, &str)], judge: impl Fn(&View<'_>, &Readings) -> T) -> T {
+        let (method, target) = request.split_once(' ').unwrap();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        let host = map.get("host").map_or("shop.example", |value| value.to_str().unwrap()).to_owned();
+        let readings = path::read(path);
+        let view =
+            View { method: &method, host: &host, path: &readings.path, query, headers: &map, params: &[] };
+        judge(&view, &readings)
+    }
+
+    fn head(spec: &Spec, request: &str, headers: &[(&str, &str)]) -> Head {
+        let matcher = Matcher::new(spec).unwrap();
+        ask(request, headers, |view, readings| matcher.head(view, readings))
+    }
+
+    fn yes(spec: &Spec, request: &str, headers: &[(&str, &str)]) -> bool {
+        matches!(head(spec, request, headers), Head::Yes(_))
+    }
+
+    fn no(spec: &Spec, request: &str, headers: &[(&str, &str)]) -> bool {
+        head(spec, request, headers) == Head::No
+    }
+
+    fn after_body(spec: &Spec, request: &str, headers: &[(&str, &str)]) -> bool {
+        matches!(head(spec, request, headers), Head::AfterBody(_))
+    }
+
+    /// A body whose every form field is `form` and whose every member is `json`.
+    struct Body {
+        form: Lookup,
+        json: Lookup,
+    }
+
+    impl Fields for Body {
+        fn form(&self, _: &str) -> Lookup {
+            self.form.clone()
+        }
+
+        fn json(&self, _: &str) -> Lookup {
+            self.json.clone()
+        }
+    }
+
+    fn found(value: &str) -> Lookup {
+        Lookup::Found(smallvec![Value { bytes: value.as_bytes().to_vec(), kind: Kind::Text }])
+    }
+
+    fn form(lookup: Lookup) -> Body {
+        Body { form: lookup, json: Lookup::Absent }
+    }
+
+    fn with_body(spec: &Spec, request: &str, headers: &[(&str, &str)], body: &Body) -> BodyMatch {
+        let matcher = Matcher::new(spec).unwrap();
+        ask(request, headers, |view, readings| matcher.with_fields(view, readings, body))
+    }
+
+    const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+
+    /// Ways to write `/checkout` that at least one kind of server takes for it.
+    const SPELLINGS: [&str; 77] = [
+        "/checkout",
+        "/checkout/",
+        "/checkout//",
+        "//checkout",
+        "///checkout",
+        "/./checkout",
+        "/checkout/.",
+        "/checkout/./",
+        "/.//checkout",
+        "/x/../checkout",
+        "/x/y/../../checkout",
+        "/../checkout",
+        "/checkout/x/..",
+        "/%2e/checkout",
+        "/x/%2e%2e/checkout",
+        "/x/.%2e/checkout",
+        "/x/%2E./checkout",
+        "/%2fcheckout",
+        "/%2Fcheckout",
+        "/checkout%2f",
+        "%2fcheckout",
+        "/x%2f..%2fcheckout",
+        "/x/..%2fcheckout",
+        "/%2e%2fcheckout",
+        "/Checkout",
+        "/CHECKOUT",
+        "/chEckOut/",
+        "/%63heckout",
+        "/%43heckout",
+        "/checkou%74",
+        "/%63%68%65%63%6b%6f%75%74",
+        "/checkout;",
+        "/checkout;x",
+        "/checkout;x=y",
+        "/checkout;jsessionid=1/",
+        "/;x/checkout",
+        "/x/..;/checkout",
+        "/x/..;a=b/checkout",
+        "/x;/../checkout",
+        "/checkout%3b",
+        "/checkout%3Bx=y",
+        "/x/..%3b/checkout",
+        "/checkout%00",
+        "/checkout%00.png",
+        "/checkout/%00",
+        "/%00checkout",
+        "\\checkout",
+        "/\\checkout",
+        "/x\\..\\checkout",
+        "/%5ccheckout",
+        "/checkout%5C",
+        "/x%5c..%5ccheckout",
+        "/%2563heckout",
+        "/x/%252e%252e/checkout",
+        "/x%252f..%252fcheckout",
+        "/%252fcheckout",
+        "/%25252fcheckout",
+        "/checkout.json",
+        "/checkout.html/",
+        "/index.php/checkout",
+        "/INDEX.PHP/checkout/",
+        "/index.php//checkout.xml",
+        "http://shop.example/checkout",
+        "//shop.example/checkout",
+        "/checkout.",
+        "/checkout...",
+        "/checkout ",
+        "/checkout%20",
+        "/checkout%20.",
+        "/checkout%09",
+        "/checkout%0a",
+        "/checkout%0d%0a",
+        "/check%0dout",
+        "/%c0%afcheckout",
+        "/x/%c0%ae%c0%ae/checkout",
+        "/x/%e0%80%ae%e0%80%ae/checkout",
+        "/check%ffout",
+    ];
+
+    #[test]
+    fn no_spelling_of_a_guarded_path_walks_around_the_guard() {
+        let checkout = spec(&["POST"], "/checkout");
+        for path in SPELLINGS {
+            assert!(yes(&checkout, &format!("POST {path}"), &[]), "{path} is not guarded");
+        }
+    }
+
+    #[test]
+    fn spellings_may_be_combined() {
+        let checkout = spec(&["POST"], "/checkout");
+        for path in [
+            "/index.php/x/..;/CHECKOUT.json",
+            "//x/%2e%2e;y\\checkout%20",
+            "/%2563heckout%00;x/",
+            "/x%5c..%5c%63heckout.%20/",
+            &"/..;a%2f%255c%3b%c0%af%3f%01%20.".repeat(30),
+        ] {
+            assert!(yes(&checkout, &format!("POST {path}"), &[]), "{path} is not guarded");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_it_is_not_guarded() {
+        let checkout = spec(&["POST"], "/checkout");
+        for path in [
+            "/",
+            "/checkouts",
+            "/checkou",
+            "/check/out",
+            "/a/checkout",
+            "/checkout/a",
+            "/checkout-2",
+            "/xcheckout",
+            "/checkout%2fa",
+            "/check%2fout",
+            "/check%20out",
+            "/checkout;x/a",
+            "/checkout/../a",
+            "/checkout.jsonx",
+            "/index.phpx/checkout",
+            "/%63heckouts",
+            "/checkout.png",
+        ] {
+            assert!(no(&checkout, &format!("POST {path}"), &[]), "{path} is guarded");
+        }
+    }
+
+    #[test]
+    fn a_match_without_a_safe_reading_says_so() {
+        let checkout = spec(&[], "/checkout");
+        for (path, doubt) in [
+            ("/checkout%00", Some(Doubt::NulByte)),
+            ("/%2fcheckout", Some(Doubt::EncodedSlash)),
+            ("/x\\..\\checkout", Some(Doubt::Backslash)),
+            ("/%2563heckout", None),
+            ("/x/..;/checkout", None),
+        ] {
+            let hit = Hit { params: Vec::new(), doubt };
+            assert_eq!(head(&checkout, &format!("POST {path}"), &[]), Head::Yes(hit), "{path}");
+        }
+    }
+
+    fn params(template: &str, path: &str) -> (Option<String>, Option<Doubt>) {
+        match head(&spec(&[], template), &format!("POST {path}"), &[]) {
+            Head::Yes(hit) => (hit.params.first().map(|(_, value)| value.clone()), hit.doubt),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn captures_are_decoded_and_keep_their_case() {
+        assert_eq!(params("/orders/{id}/pay", "/Orders/Ab%43/pay"), (Some("AbC".to_owned()), None));
+    }
+
+    #[test]
+    fn one_order_under_two_aliases_has_one_capture() {
+        assert_eq!(params("/orders/{id}", "/orders/7.json"), (Some("7".to_owned()), None));
+        assert_eq!(params("/orders/{id}/pay", "/orders/7;jsessionid=9/pay"), (Some("7".to_owned()), None));
+    }
+
+    #[test]
+    fn a_path_that_names_two_orders_is_in_doubt() {
+        assert_eq!(params("/orders/{id}/pay", "/orders/%2537/pay").1, Some(Doubt::Divided));
+        assert_eq!(params("/orders/{id}/pay", "/orders/7%20/pay").1, Some(Doubt::Divided));
+    }
+
+    #[test]
+    fn the_method_matches_in_any_case_and_get_takes_in_head() {
+        let post = spec(&["POST"], "/checkout");
+        assert!(yes(&post, "post /checkout", &[]));
+        assert!(no(&post, "GET /checkout", &[]));
+        assert!(yes(&spec(&["get"], "/checkout"), "HEAD /checkout", &[]));
+        assert!(no(&post, "HEAD /checkout", &[]));
+    }
+
+    #[test]
+    fn a_method_override_does_not_walk_around_the_guard() {
+        let post = spec(&["POST"], "/checkout");
+        for name in ["x-http-method-override", "X-HTTP-Method", "x-method-override"] {
+            assert!(yes(&post, "PUT /checkout", &[(name, "pOsT")]), "{name}");
+            assert!(yes(&post, "PUT /checkout", &[(name, "PATCH, post")]), "{name}");
+            assert!(yes(&post, "POST /checkout", &[(name, "GET")]), "{name}");
+            assert!(no(&post, "PUT /checkout", &[(name, "PATCH")]), "{name}");
+        }
+        for query in
+            ["_method=POST", "_METHOD=post", "%5fmethod=post", "a=b&.method=post", "_method=GET&_method=POST"]
+        {
+            assert!(yes(&post, &format!("GET /checkout?{query}"), &[]), "{query}");
+        }
+        assert!(no(&post, "GET /checkout?_method=", &[]));
+        assert!(no(&post, "GET /cart?_method=post", &[]));
+    }
+
+    #[test]
+    fn a_form_that_says_put_is_known_after_its_body() {
+        let put = spec(&["PUT"], "/orders/{id}");
+        let ask = |lookup| with_body(&put, "POST /orders/7", &[FORM], &form(lookup));
+        assert!(after_body(&put, "POST /orders/7", &[FORM]));
+        assert!(after_body(&put, "POST /orders/7", &[("content-type", "Multipart/Form-Data; boundary=x")]));
+        assert_eq!(ask(found("put")), BodyMatch::Yes);
+        assert_eq!(ask(found("delete")), BodyMatch::No);
+        assert_eq!(ask(Lookup::Absent), BodyMatch::No);
+        assert_eq!(ask(Lookup::Ambiguous("twice".into())), BodyMatch::Yes);
+        assert_eq!(ask(Lookup::Unreadable("broken".into())), BodyMatch::Unreadable("broken".into()));
+        assert!(no(&put, "POST /orders/7", &[("content-type", "application/json")]));
+        assert!(no(&put, "POST /cart", &[FORM]));
+        assert!(no(&spec(&["GET"], "/orders/{id}"), "POST /orders/7", &[FORM]));
+    }
+
+    #[test]
+    fn hosts_are_exact_or_everything_below_a_name() {
+        let hosts = Spec { hosts: texts(&["Shop.example", "*.pay.example"]), ..Spec::default() };
+        for (host, expected) in [
+            ("shop.example", true),
+            ("shop.example.", true),
+            ("www.shop.example", false),
+            ("a.pay.example", true),
+            ("a.b.pay.example", true),
+            ("pay.example", false),
+            ("xpay.example", false),
+        ] {
+            assert_eq!(yes(&hosts, "GET /", &[("host", host)]), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn query_names_and_values_are_read_as_php_reads_them() {
+        let ajax = Spec { query: when("wc-ajax", "checkout"), ..spec(&["POST"], "") };
+        for query in
+            ["wc-ajax=checkout", "a=b&wc-ajax=check%6Fut", "wc%2Dajax=checkout", "wc-ajax=+Checkout%20"]
+        {
+            assert!(yes(&ajax, &format!("POST /?{query}"), &[]), "{query}");
+        }
+        for query in
+            ["", "wc-ajax", "wc-ajax=", "wc-ajax=checkouts", "wc-ajaxx=checkout", "wc-ajax[]=checkout"]
+        {
+            assert!(no(&ajax, &format!("POST /?{query}"), &[]), "{query}");
+        }
+        let dotted = Spec { query: when("a.b", "*"), ..Spec::default() };
+        assert!(yes(&dotted, "GET /?a_b=", &[]) && yes(&dotted, "GET /?+a+b=1", &[]));
+    }
+
+    #[test]
+    fn a_doubled_parameter_matches_with_either_value() {
+        let ajax = Spec { query: when("action", "pay"), ..Spec::default() };
+        assert!(yes(&ajax, "POST /?action=pay&action=show", &[]));
+        assert!(yes(&ajax, "POST /?action=show&action=pay", &[]));
+    }
+
+    #[test]
+    fn inside_not_a_doubled_parameter_excludes_nothing() {
+        let not = Spec { query: when("action", "show"), ..Spec::default() };
+        let pay = Spec { not: Some(Box::new(not)), ..spec(&["POST"], "/order") };
+        assert!(no(&pay, "POST /order?action=show", &[]));
+        assert!(no(&pay, "POST /order?action=show&action=show", &[]));
+        for query in ["action=show&action=pay", "action=pay", "", "action=Show"] {
+            assert!(yes(&pay, &format!("POST /order?{query}"), &[]), "{query}");
+        }
+    }
+
+    #[test]
+    fn inside_not_a_path_excludes_only_under_every_spelling() {
+        let not = spec(&[], "/rest/status");
+        let rest = Spec { not: Some(Box::new(not)), ..spec(&[], "/rest/{*rest}") };
+        assert!(no(&rest, "POST /rest/status", &[]));
+        assert!(no(&rest, "POST /rest//./status/", &[]));
+        for path in ["/rest/%2573tatus", "/rest/pay/../status", "/rest/status%00", "/rest/status;/../pay"] {
+            assert!(yes(&rest, &format!("POST {path}"), &[]), "{path}");
+        }
+    }
+
+    #[test]
+    fn inside_not_a_method_excludes_only_if_nothing_overrides_it() {
+        let rule = Spec { not: Some(Box::new(spec(&["GET"], ""))), ..spec(&[], "/order") };
+        assert!(no(&rule, "GET /order", &[]));
+        assert!(yes(&rule, "GET /order", &[("x-http-method-override", "POST")]));
+        assert!(yes(&rule, "HEAD /order", &[]));
+    }
+
+    #[test]
+    fn not_in_not_leans_to_yes_again() {
+        let inner = Spec { query: when("a", "1"), ..Spec::default() };
+        let outer = Spec { not: Some(Box::new(inner)), ..Spec::default() };
+        let rule = Spec { not: Some(Box::new(outer)), ..Spec::default() };
+        assert!(yes(&rule, "GET /?a=1&a=2", &[]));
+        assert!(no(&rule, "GET /?a=2", &[]));
+    }
+
+    #[test]
+    fn headers_and_cookies_match_with_any_of_their_lines() {
+        let rule = Spec { headers: when("X-Kind", "pay"), ..Spec::default() };
+        assert!(yes(&rule, "GET /", &[("x-kind", "show"), ("x-kind", "pay")]));
+        assert!(no(&rule, "GET /", &[("x-kind", "show")]));
+        let rule = Spec { cookies: when("wp_session_*", "~^t_"), ..Spec::default() };
+        assert!(yes(&rule, "GET /", &[("cookie", "a=b; wp_session_ab=t%5F12"), ("cookie", "c=d")]));
+        assert!(yes(&rule, "GET /", &[("cookie", "a=b"), ("cookie", "wp.session.ab=t_12")]));
+        assert!(no(&rule, "GET /", &[("cookie", "a=wp_session_; wp_session_x=7")]));
+        let rule = Spec { cookies: when("sid", "*"), ..Spec::default() };
+        assert!(yes(&rule, "GET /", &[("cookie", "sid")]));
+        assert!(no(&rule, "GET /", &[("cookie", "sid2=1")]));
+    }
+
+    #[test]
+    fn the_content_type_is_compared_without_parameters() {
+        let rule = Spec { content_type: texts(&["application/json", "multipart/*"]), ..Spec::default() };
+        for (found, expected) in [
+            ("Application/JSON; charset=utf-8", true),
+            ("application/json,x", true),
+            ("multipart/form-data; boundary=x", true),
+            ("text/plain", false),
+            ("application/jsonx", false),
+        ] {
+            assert_eq!(yes(&rule, "POST /", &[("content-type", found)]), expected, "{found}");
+        }
+        assert!(no(&rule, "POST /", &[]));
+    }
+
+    #[test]
+    fn conditions_on_a_body_are_judged_after_it() {
+        let pay = Spec { form: when("woocommerce_pay", "*"), ..spec(&["POST"], "/order-pay/{id}") };
+        let params = vec![("id".to_owned(), "7".to_owned())];
+        assert_eq!(head(&pay, "POST /order-pay/7", &[FORM]), Head::AfterBody(Hit { params, doubt: None }));
+        assert!(no(&pay, "POST /cart", &[FORM]));
+        let ask = |lookup| with_body(&pay, "POST /order-pay/7", &[FORM], &form(lookup));
+        assert_eq!(ask(found("1")), BodyMatch::Yes);
+        assert_eq!(ask(Lookup::Absent), BodyMatch::No);
+        assert_eq!(ask(Lookup::Ambiguous("twice".into())), BodyMatch::Yes);
+        assert_eq!(ask(Lookup::Unreadable("broken".into())), BodyMatch::Unreadable("broken".into()));
+        assert_eq!(with_body(&pay, "POST /cart", &[FORM], &form(found("1"))), BodyMatch::No);
+    }
+
+    #[test]
+    fn what_is_settled_is_not_undone_by_what_cannot_be_read() {
+        let both = Spec { form: when("a", "1"), json: when("/b", "1"), ..Spec::default() };
+        let body = Body { form: Lookup::Unreadable("broken".into()), json: Lookup::Absent };
+        assert_eq!(with_body(&both, "POST /", &[], &body), BodyMatch::No);
+    }
+
+    #[test]
+    fn inside_not_a_body_excludes_only_what_it_certainly_is() {
+        let not = Spec { json: when("/op", "show"), ..Spec::default() };
+        let rule = Spec { not: Some(Box::new(not)), ..spec(&["POST"], "/api") };
+        assert!(after_body(&rule, "POST /api", &[]));
+        let ask = |json| with_body(&rule, "POST /api", &[], &Body { form: Lookup::Absent, json });
+        assert_eq!(ask(found("show")), BodyMatch::No);
+        assert_eq!(ask(found("pay")), BodyMatch::Yes);
+        assert_eq!(ask(Lookup::Absent), BodyMatch::Yes);
+        assert_eq!(ask(Lookup::Ambiguous("twice".into())), BodyMatch::Yes);
+        assert_eq!(ask(Lookup::Unreadable("broken".into())), BodyMatch::Unreadable("broken".into()));
+    }
+
+    #[test]
+    fn an_empty_rule_takes_everything() {
+        assert!(yes(&Spec::default(), "GET /any?a=b", &[]));
+    }
+
+    #[test]
+    fn all_problems_of_a_rule_come_at_once() {
+        let not = Spec { hosts: texts(&["*.", "a b", "shop.example:80"]), ..Spec::default() };
+        let rule = Spec {
+            methods: texts(&["PO ST"]),
+            path: Some(PathSpec::Regex("(".to_owned())),
+            headers: when("x y", "*"),
+            json: when("op", "*"),
+            query: when("", "*"),
+            content_type: texts(&["json"]),
+            not: Some(Box::new(not)),
+            ..Spec::default()
+        };
+        let problems = Matcher::new(&rule).unwrap_err();
+        let mut fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        fields.sort_unstable();
+        let expected = [
+            "content_type",
+            "headers.x y",
+            "json.op",
+            "methods",
+            "not.hosts",
+            "not.hosts",
+            "not.hosts",
+            "path",
+            "query",
+        ];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn not_cannot_stand_in_itself_without_end() {
+        let deep =
+            (0..6).fold(Spec::default(), |inner, _| Spec { not: Some(Box::new(inner)), ..Spec::default() });
+        assert_eq!(Matcher::new(&deep).unwrap_err()[0].field, "not.not.not.not.not");
     }
 }

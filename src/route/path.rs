@@ -204,11 +204,216 @@ fn without_suffix(path: &str) -> Option<String> {
     const SUFFIXES: [&str; 5] = [".json", ".xml", ".html", ".htm", ".php"];
     let suffix = SUFFIXES.iter().find(|suffix| ends_with_ignore_case(path, suffix))?;
     let short = &path[..path.len() - suffix.len()];
-    // A segment that is nothing but a suffix has no name to be left with.
-    (!short.ends_with('/')).then(|| short.to_owned())
+    // A segment that is nothing but a suffix has no name to be left with, and dots alone are not one.
+    (!short.trim_end_matches('.').ends_with('/')).then(|| short.to_owned())
 }
 
 fn ends_with_ignore_case(text: &str, suffix: &str) -> bool {
     let (text, suffix) = (text.as_bytes(), suffix.as_bytes());
     text.len() >= suffix.len() && text[text.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn primary(raw: &str) -> String {
+        read(raw).path
+    }
+
+    /// A target that is read as exactly this path.
+    fn encoded(path: &str) -> String {
+        let mut target = String::new();
+        for character in path.chars() {
+            match character {
+                '/' => target.push('/'),
+                '\u{F780}'..='\u{F7FF}' => {
+                    target.push_str(&format!("%{:02X}", u32::from(character) - 0xF700));
+                }
+                other => {
+                    target.extend(other.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")));
+                }
+            }
+        }
+        target
+    }
+
+    #[test]
+    fn an_ordinary_path_is_its_own_only_reading() {
+        for path in
+            ["/", "/checkout", "/rest/V1/guest-carts/AbC_d/payment-information", "/a.b/c", "/logo.png"]
+        {
+            let expected = Readings { path: path.to_owned(), others: Vec::new(), doubt: None, spellings: 0 };
+            assert_eq!(read(path), expected);
+        }
+    }
+
+    #[test]
+    fn the_primary_reading_is_what_the_promise_says() {
+        for (raw, path) in [
+            ("", "/"),
+            ("*", "/*"),
+            ("/checkout/", "/checkout"),
+            ("//checkout", "/checkout"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/../../b", "/b"),
+            ("/a//../b", "/b"),
+            ("/%63heckout", "/checkout"),
+            ("/a;x=1/b;y", "/a/b"),
+            ("/a/..;/b", "/b"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a%2fb", "/a/b"),
+            ("/a%252fb", "/a%2fb"),
+            ("/a%3Bb", "/a;b"),
+            ("/100%", "/100%"),
+            ("/%zz", "/%zz"),
+            ("/caf%C3%A9", "/café"),
+            ("http://shop.example/a", "/a"),
+            ("HTTPS://shop.example", "/"),
+        ] {
+            assert_eq!(primary(raw), path, "{raw}");
+        }
+    }
+
+    #[test]
+    fn other_servers_read_other_paths() {
+        for (raw, other) in [
+            ("/x/..;/checkout", "/x/..;/checkout"),
+            ("/checkout/../x", "/checkout/x"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%5Cb", "/a/b"),
+            ("/%2563heckout", "/checkout"),
+            ("/%252563heckout", "/checkout"),
+            ("/x%252f..%252fcheckout", "/checkout"),
+            ("/check%C0%AFout", "/check/out"),
+            ("/checkout%00.png", "/checkout"),
+            ("/check%09out", "/checkout"),
+            ("/checkout%20", "/checkout"),
+            ("/checkout.", "/checkout"),
+            ("/checkout%3Fa=b", "/checkout"),
+            ("/checkout%3bx", "/checkout"),
+            ("/%u0063heckout", "/checkout"),
+            ("/%EF%BD%83heckout", "/checkout"),
+            ("/chec%E2%84%AAout", "/checkout"),
+            ("/index.php/checkout.json", "/checkout"),
+            ("/index.php", "/"),
+            ("/checkout.html", "/checkout"),
+            ("/ipn.php/x/y", "/ipn.php"),
+            ("//shop.example/checkout", "/checkout"),
+        ] {
+            let readings = read(raw);
+            assert!(readings.others.iter().any(|path| path == other), "{raw}: {readings:?}");
+            assert_ne!(readings.path, other);
+        }
+    }
+
+    #[test]
+    fn what_has_no_safe_reading_is_in_doubt() {
+        for (raw, doubt) in [
+            ("/a%00", Doubt::NulByte),
+            ("/a\\b", Doubt::Backslash),
+            ("/a%5cb", Doubt::Backslash),
+            ("/a%2Fb", Doubt::EncodedSlash),
+            ("/a%c0%ae", Doubt::Overlong),
+            ("/a%e0%80%af", Doubt::Overlong),
+            ("/a%f0%80%80%af", Doubt::Overlong),
+            ("/a%ff", Doubt::BadEncoding),
+            ("/a%zz", Doubt::BadEncoding),
+            ("/a%4", Doubt::BadEncoding),
+            ("/a%0d%0a", Doubt::Control),
+            ("/a%7f", Doubt::Control),
+        ] {
+            assert_eq!(read(raw).doubt, Some(doubt), "{raw}");
+        }
+        for raw in ["/a%20b", "/caf%C3%A9", "/a;b", "//a", "/a/../b", "/a%25b", "/ä", "/a."] {
+            assert_eq!(read(raw).doubt, None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn too_many_ways_to_read_a_path_are_a_doubt_and_stay_bounded() {
+        let readings = read(&"/..;a%2f%255c%3b%c0%af%3f%01%20.%u0041".repeat(40));
+        assert_eq!(readings.doubt, Some(Doubt::TooManyReadings));
+        assert!(readings.others.len() <= 160, "{}", readings.others.len());
+        let long = format!("/{};x/..", "a".repeat(100_000));
+        assert_eq!(read(&long).doubt, Some(Doubt::TooManyReadings));
+    }
+
+    #[test]
+    fn different_bytes_never_become_equal_text() {
+        // 0xFF, the private-use character that stands for it, and the escape itself in letters.
+        let paths = ["/%FF", "/%EF%9F%BF", "/%25FF", "/%FE"].map(primary);
+        for (at, one) in paths.iter().enumerate() {
+            assert!(!paths[at + 1..].contains(one), "{paths:?}");
+        }
+    }
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let parts = [
+            "/",
+            "//",
+            ".",
+            "..",
+            "..;",
+            ";",
+            "%2e",
+            "%2F",
+            "%5c",
+            "\\",
+            "%00",
+            "%09",
+            "%20",
+            " ",
+            "%25",
+            "%",
+            "%3b",
+            "%3f",
+            "%c0%af",
+            "%c0",
+            "%ff",
+            "%ef%9e%80",
+            "%u002e",
+            "a",
+            "B",
+            "é",
+            "index.php",
+            ".json",
+            ".php",
+            "%e2%84%aa",
+        ];
+        prop::collection::vec(prop::sample::select(parts.to_vec()), 0..14).prop_map(|parts| parts.concat())
+    }
+
+    fn assert_resolved(raw: &str) {
+        let readings = read(raw);
+        for path in std::iter::once(&readings.path).chain(&readings.others) {
+            assert!(path.starts_with('/'), "{raw:?} {path:?}");
+            assert!(path == "/" || !path.ends_with('/'), "{raw:?} {path:?}");
+            assert!(!path.contains("//"), "{raw:?} {path:?}");
+            assert!(!path.split('/').any(|segment| matches!(segment, "." | "..")), "{raw:?} {path:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_reading_has_dot_segments_or_empty_ones(raw in hostile()) {
+            assert_resolved(&raw);
+        }
+
+        #[test]
+        fn any_text_can_be_read(raw in any::<String>()) {
+            assert_resolved(&raw);
+        }
+
+        #[test]
+        fn reading_the_primary_reading_again_changes_nothing(raw in hostile()) {
+            let path = primary(&raw);
+            prop_assert_eq!(primary(&encoded(&path)), path);
+        }
+    }
 }
