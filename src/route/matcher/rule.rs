@@ -153,8 +153,8 @@ type Part = fn(&Rule, &Sight<'_>, Leaning) -> Truth;
 /// In the order of what they cost: most requests are turned away by the first or the second.
 const PARTS: [Part; 9] = [
     Rule::begins,
-    Rule::method,
     Rule::host,
+    Rule::method,
     Rule::path,
     Rule::content_type,
     Rule::header,
@@ -178,12 +178,13 @@ impl Rule {
         }
     }
 
-    /// Turns away an ordinary path by its first bytes, before anything else is looked at.
+    /// Turns away an ordinary path by its first bytes, and a request without a query where one is asked for.
     fn begins(&self, sight: &Sight<'_>, _: Leaning) -> Truth {
-        let hopeless = sight.readings.others.is_empty()
-            && sight.readings.doubt.is_none()
-            && self.path.as_ref().is_some_and(|template| !template.could_begin(&sight.readings.path));
-        Truth::from(!hopeless)
+        let readings = sight.readings;
+        let elsewhere = readings.others.is_empty()
+            && readings.doubt.is_none()
+            && self.path.as_ref().is_some_and(|template| !template.could_begin(&readings.path));
+        Truth::from(!elsewhere && (self.query.is_empty() || !sight.view.query.is_empty()))
     }
 
     fn path(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {

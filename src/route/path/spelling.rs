@@ -9,7 +9,7 @@ use super::{Doubt, Readings};
 /// Readings that one path may have before the aliases. An honest path has one, an odd one two to eight.
 const CANDIDATES_MAX: usize = 32;
 /// Bytes that all candidates may have together, beyond the first: bounds the work that one request can cause.
-const CANDIDATE_BYTES_MAX: usize = 64 * 1024;
+const CANDIDATE_BYTES_MAX: usize = 16 * 1024;
 /// How often a path may be decoded. Three layers of servers that each decode once is more than was ever seen.
 const DECODINGS_MAX: usize = 4;
 /// Bytes that are not UTF-8 stand as this plus the byte.
@@ -70,12 +70,15 @@ impl Set {
         Self { list: vec![path.to_vec()], bytes: 0, full: false }
     }
 
+    /// Once the set has been full, only the primary reading goes on: a doubt of this kind matches every guarded path, so
+    /// the other readings would be work for nothing.
     fn push(&mut self, path: Vec<u8>) {
-        if self.list.contains(&path) {
+        if self.full || self.list.contains(&path) {
             return;
         }
         if self.list.len() == CANDIDATES_MAX || self.bytes + path.len() > CANDIDATE_BYTES_MAX {
             self.full = true;
+            self.list.truncate(1);
             return;
         }
         self.bytes += path.len();
@@ -91,7 +94,7 @@ impl Set {
     /// Some servers take this step, but the primary reading does not.
     fn or(&mut self, step: impl Fn(&[u8]) -> Option<Vec<u8>>) {
         for at in 0..self.list.len() {
-            if let Some(path) = step(&self.list[at]) {
+            if let Some(path) = self.list.get(at).and_then(|path| step(path)) {
                 self.push(path);
             }
         }
@@ -100,8 +103,9 @@ impl Set {
     /// Some servers do not take this step, but the primary reading does.
     fn rather(&mut self, step: impl Fn(&[u8]) -> Option<Vec<u8>>) {
         for at in 0..self.list.len() {
-            if let Some(path) = step(&self.list[at]) {
-                let before = std::mem::replace(&mut self.list[at], path);
+            let Some(path) = self.list.get_mut(at) else { break };
+            if let Some(next) = step(path) {
+                let before = std::mem::replace(path, next);
                 self.push(before);
             }
         }
@@ -109,8 +113,9 @@ impl Set {
 
     fn decode_once(&mut self) {
         for at in 0..self.list.len() {
-            let kept = decode(&self.list[at], Slash::Kept);
-            self.list[at] = decode(&self.list[at], Slash::Decoded);
+            let Some(path) = self.list.get_mut(at) else { break };
+            let kept = decode(path, Slash::Kept);
+            *path = decode(path, Slash::Decoded);
             self.push(kept);
         }
     }
