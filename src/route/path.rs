@@ -288,6 +288,8 @@ mod tests {
             ("/%2563heckout", "/checkout"),
             ("/%252563heckout", "/checkout"),
             ("/x%252f..%252fcheckout", "/checkout"),
+            ("/a%25252fb", "/a%2fb"),
+            ("/x/..%20/checkout", "/checkout"),
             ("/check%C0%AFout", "/check/out"),
             ("/checkout%00.png", "/checkout"),
             ("/check%09out", "/checkout"),
