@@ -4,6 +4,7 @@
 //! and then writes. Whatever arrives in between is paid for again. The tests in this file meet the shop directly: when
 //! the race does not show, they fail, for then the tests behind the gate would prove nothing.
 
+mod behind;
 mod client;
 mod daemon;
 mod stack;

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -33,7 +33,15 @@ pub(crate) struct Click {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// What oncegate says that it did with the request; empty from the shop itself.
+    pub(crate) fn verdict(&self) -> &str {
+        self.headers.get("oncegate-verdict").and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
 }
 
 /// How a client that gives up closes its connection.
@@ -123,7 +131,7 @@ async fn exchange(to: SocketAddr, click: &Click, leave: Leave) -> Answer {
         let answer = sender.send_request(click.request()).await.expect("the request is answered");
         let (head, body) = answer.into_parts();
         let body = body.collect().await.expect("the answer is complete").to_bytes();
-        Answer { status: head.status, body }
+        Answer { status: head.status, headers: head.headers, body }
     };
     // The connection is polled here and not in a task, so that it goes away together with this future.
     tokio::pin!(exchange, connection);

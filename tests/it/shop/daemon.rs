@@ -20,18 +20,28 @@ pub(crate) struct Daemon {
     log: PathBuf,
 }
 
+/// Whose rights a daemon runs with when the tests run as root.
+#[derive(Clone, Copy)]
+pub(crate) enum Rights {
+    /// Those of `www-data`: MariaDB and php-fpm refuse to be root, and need not be.
+    Web,
+    /// Those of the test: www-data may not even enter the folder of a binary that was just built.
+    Own,
+}
+
 impl Daemon {
     /// Starts `program`; what it prints goes to `NAME.out` in `directory`.
     pub(crate) fn start<A: AsRef<OsStr>>(
         name: &'static str,
         program: &Path,
         arguments: &[A],
+        rights: Rights,
         directory: &Path,
     ) -> Self {
         let log = directory.join(name).with_extension("out");
         let out = File::create(&log).expect("the test's directory is writable");
         let errors = out.try_clone().expect("an open file can be duplicated");
-        let child = command(program, &["--pdeathsig", "TERM"])
+        let child = command(program, rights, &["--pdeathsig", "TERM"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(out)
@@ -85,11 +95,10 @@ impl Drop for Daemon {
     }
 }
 
-/// A command that runs as `www-data` when the tests run as root: MariaDB and php-fpm refuse to be root, and need not
-/// be. `setpriv` replaces itself by the program, so the process id stays.
-pub(crate) fn command(program: &Path, options: &[&str]) -> Command {
+/// A command with the `rights` given. `setpriv` replaces itself by the program, so the process id stays.
+pub(crate) fn command(program: &Path, rights: Rights, options: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
-    if let Some((user, group)) = web_owner() {
+    if let (Rights::Web, Some((user, group))) = (rights, web_owner()) {
         command.args(["--reuid", &user.to_string(), "--regid", &group.to_string(), "--clear-groups"]);
     }
     command.args(options).arg(program);

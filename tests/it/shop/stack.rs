@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::client::{Click, send};
-use super::daemon::{Daemon, command, find_program, pick_port, web_owner};
+use super::daemon::{Daemon, Rights, command, find_program, pick_port, web_owner};
 
 /// Of every product; what is missing from it afterwards was sold.
 const STOCK: u32 = 1000;
@@ -131,7 +131,7 @@ fn start_database(web: &Path) -> Daemon {
     let temporary = web.join("tmp");
     fs::create_dir(&temporary).expect("the directory is ours");
     give_to_web(&temporary);
-    let installed = command(&find_program("mariadb-install-db"), &[])
+    let installed = command(&find_program("mariadb-install-db"), Rights::Web, &[])
         .args([
             "--no-defaults",
             "--auth-root-authentication-method=normal",
@@ -157,7 +157,7 @@ fn start_database(web: &Path) -> Daemon {
         // A crash of this database loses nothing that anybody wants; a sync at each commit would only cost time.
         "--innodb-flush-log-at-trx-commit=0".to_owned(),
     ];
-    let mut database = Daemon::start("mariadbd", &find_program("mariadbd"), &arguments, web);
+    let mut database = Daemon::start("mariadbd", &find_program("mariadbd"), &arguments, Rights::Web, web);
     database.wait_until(|| UnixStream::connect(&socket).is_ok()).expect("the database runs");
     database
 }
@@ -170,7 +170,7 @@ fn start_php_fpm(web: &Path) -> Daemon {
     }
     let config = write_config(web, "php-fpm.conf", PHP_FPM, &[("@PASSWORD@", PASSWORD)]);
     let arguments = ["--nodaemonize".into(), "--fpm-config".into(), config];
-    let mut php_fpm = Daemon::start("php-fpm", &find_program("php-fpm"), &arguments, web);
+    let mut php_fpm = Daemon::start("php-fpm", &find_program("php-fpm"), &arguments, Rights::Web, web);
     php_fpm.wait_until(|| UnixStream::connect(web.join("php.sock")).is_ok()).expect("php-fpm runs");
     php_fpm
 }
@@ -183,7 +183,7 @@ fn start_nginx(web: &Path) -> (Daemon, SocketAddr) {
         let config = write_config(web, "nginx.conf", NGINX, &[("@PORT@", &address.port().to_string())]);
         let log = web.join("nginx.log");
         let arguments = ["-p".into(), web.to_owned(), "-c".into(), config, "-e".into(), log];
-        let mut nginx = Daemon::start("nginx", &find_program("nginx"), &arguments, web);
+        let mut nginx = Daemon::start("nginx", &find_program("nginx"), &arguments, Rights::Web, web);
         // Its process id is written once the port is its own, so that nobody else's port is taken for it.
         let ready = || web.join("nginx.pid").exists() && TcpStream::connect(address).is_ok();
         match nginx.wait_until(ready) {
@@ -244,7 +244,7 @@ pub(crate) fn session(purchase: u32) -> String {
 fn run_sql(web: &Path, database: &str, sql: &str) -> String {
     let script = web.join("statements.sql");
     fs::write(&script, sql).expect("the directory is ours");
-    let output = command(&find_program("mariadb"), &[])
+    let output = command(&find_program("mariadb"), Rights::Web, &[])
         .args(["--no-defaults", "--user=root", "--batch", "--skip-column-names"])
         .arg(format!("--socket={}", database_socket(web).display()))
         .arg(format!("--database={database}"))
