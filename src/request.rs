@@ -20,3 +20,45 @@ pub struct View<'a> {
     /// What the path template captured, by name.
     pub params: &'a [(String, String)],
 }
+
+// Stand-ins; the real ones are written in parallel.
+pub mod canonical;
+pub mod source;
+#[derive(Clone)]
+pub struct Secret([u8; 32]);
+impl From<[u8; 32]> for Secret {
+    fn from(bytes: [u8; 32]) -> Self {
+        Secret(bytes)
+    }
+}
+pub struct Rules {
+    pub route: String,
+    pub upstream: String,
+    pub order: Vec<Vec<source::Source>>,
+    pub event: Vec<Vec<source::Source>>,
+    pub identity: Identity,
+    pub ignore: Vec<canonical::Ignore>,
+    pub sharing: Sharing,
+    pub scope: Scope,
+    pub on_mismatch: OnMismatch,
+    pub order_hash: bool,
+}
+pub enum Identity {
+    None,
+    AllPresent(Vec<source::Source>),
+}
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    Nothing,
+    Same,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    Request,
+    Order,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnMismatch {
+    Refuse,
+    Lead,
+}

@@ -1,1 +1,2 @@
-//! route
+//! route (stand-in)
+pub mod matcher;
