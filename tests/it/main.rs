@@ -1,4 +1,6 @@
-//! The integration tests: one binary, so that they are linked once. Each module is about one promise.
+//! The integration tests, one binary: everything here runs the program, or whole parts of it, as its users do.
 
+#[cfg(test)]
+mod config;
 #[cfg(test)]
 mod shop;

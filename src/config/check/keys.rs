@@ -1,0 +1,260 @@
+//! Where a guard finds its keys: sources of values, and what the fingerprint leaves out.
+
+use crate::{
+    config::{
+        file::{Kind, Value, one_line},
+        problem::At,
+        reader::{Located, Reader, unavailable},
+    },
+    request::{Identity, canonical::Ignore, source::Source},
+};
+
+/// Sources of one key, and parts of one entry.
+const SOURCES_MAX: usize = 32;
+
+/// Parts of field names that are about money. A request that differs in one of them is never the same request.
+const MONEY: [&str; 10] =
+    ["amount", "total", "subtotal", "price", "currency", "qty", "quantity", "sum", "value", "cost"];
+
+/// What an identity was declared to be.
+pub(super) struct Declared {
+    pub identity: Identity,
+    pub is_none: bool,
+}
+
+/// `order` or `event`: the first entry that is found wins; an entry that is a list is found when all its parts are.
+pub(super) fn alternatives(
+    reader: &Reader<'_>,
+    key: &'static str,
+    params: Option<&[String]>,
+) -> Vec<Vec<Source>> {
+    let Some(value) = reader.value(key) else { return Vec::new() };
+    let entries = match &value.kind {
+        Kind::Array(entries) => entries.as_slice(),
+        _ => std::slice::from_ref(value),
+    };
+    if entries.len() > SOURCES_MAX {
+        too_many(reader, key, &value.at);
+        return Vec::new();
+    }
+    let mut alternatives = Vec::new();
+    for entry in entries {
+        let parts = match &entry.kind {
+            Kind::Array(parts) => parts.as_slice(),
+            _ => std::slice::from_ref(entry),
+        };
+        if parts.is_empty() || parts.len() > SOURCES_MAX {
+            let what = format!("an entry of `{key}` has {} parts", parts.len());
+            let mend = format!("write 1 to {SOURCES_MAX} sources, such as \"json:/order_id\"");
+            reader.report().error(&entry.at, what, "", mend);
+            continue;
+        }
+        alternatives.push(parts.iter().filter_map(|part| source_value(reader, key, part, params)).collect());
+    }
+    alternatives
+}
+
+/// `identity` of a guard; `None` where it is not declared.
+pub(super) fn identity(reader: &Reader<'_>, params: Option<&[String]>) -> Option<Declared> {
+    let texts = reader.texts("identity");
+    let value = reader.value("identity")?;
+    if texts.iter().any(|text| text.value == "none") {
+        if texts.len() > 1 {
+            let what = "`identity` has \"none\" and sources beside it";
+            let mend = "write identity = \"none\" alone, or the sources alone";
+            reader.report().error(&value.at, what, "it is not clear which is meant", mend);
+        }
+        return Some(Declared { identity: Identity::None, is_none: true });
+    }
+    if texts.is_empty() {
+        let mend = "name a cookie or header, or write identity = \"none\" where the sender has none";
+        reader.report().error(&value.at, "`identity` is empty", "", mend);
+    }
+    let sources = sources(reader, "identity", &texts, params);
+    Some(Declared { identity: Identity::AllPresent(sources), is_none: false })
+}
+
+/// `identity` of a renew rule, which has to be one.
+pub(super) fn renew_identity(reader: &Reader<'_>, params: Option<&[String]>) -> Vec<Source> {
+    let texts = reader.texts("identity");
+    if texts.is_empty() || texts.iter().any(|text| text.value == "none") {
+        let follows = "it is not known whose records end";
+        let mend = "name what the guards name, for example identity = [\"cookie:PHPSESSID\"]";
+        reader.report().error(&reader.at_value("identity"), "[[renew]] without an identity", follows, mend);
+        return Vec::new();
+    }
+    sources(reader, "identity", &texts, params)
+}
+
+/// `ignore`: what the fingerprint leaves out of body and query.
+pub(super) fn ignore(reader: &Reader<'_>) -> Vec<Ignore> {
+    let texts = reader.texts("ignore");
+    if texts.len() > 256 {
+        too_many(reader, "ignore", &reader.at_value("ignore"));
+        return Vec::new();
+    }
+    let mut rules = Vec::new();
+    for text in texts {
+        if let Some(later) = later_source(&text.value) {
+            unavailable(reader.report(), &text.at, &format!("ignoring `{later}`"), "take it out");
+            continue;
+        }
+        match Ignore::parse(&text.value) {
+            Ok(rule) => rules.push(rule),
+            Err(error) => {
+                let what = format!("`ignore` has \"{}\": {}", text.value, one_line(&error.to_string()));
+                let mend = "write for example \"form:_wpnonce\", \"json:/timestamp\" or \"query:_*\"";
+                reader.report().error(&text.at, what, "", mend);
+            }
+        }
+        if let Some(money) = money(&text.value) {
+            let what = format!("`ignore` leaves out \"{}\", which covers `{money}`", text.value);
+            let follows = "two requests that differ in it would be taken for one, and one of them never sent";
+            reader.report().warning(&text.at, what, follows, "ignore only what changes from click to click");
+        }
+    }
+    rules
+}
+
+fn sources(
+    reader: &Reader<'_>,
+    key: &'static str,
+    texts: &[Located<String>],
+    params: Option<&[String]>,
+) -> Vec<Source> {
+    if texts.len() > SOURCES_MAX {
+        too_many(reader, key, &reader.at_value(key));
+        return Vec::new();
+    }
+    texts.iter().filter_map(|text| source(reader, key, text, params)).collect()
+}
+
+fn source_value(
+    reader: &Reader<'_>,
+    key: &'static str,
+    value: &Value,
+    params: Option<&[String]>,
+) -> Option<Source> {
+    let Kind::Text(text) = &value.kind else {
+        let what = format!("`{key}` holds {}", value.kind.name());
+        reader.report().error(&value.at, what, "", "write sources, such as \"json:/order_id\"");
+        return None;
+    };
+    source(reader, key, &Located { value: text.clone(), at: value.at.clone() }, params)
+}
+
+fn source(
+    reader: &Reader<'_>,
+    key: &str,
+    text: &Located<String>,
+    params: Option<&[String]>,
+) -> Option<Source> {
+    let report = reader.report();
+    if let Some(later) = later_source(&text.value) {
+        let mend = "use path:, query:, header:, cookie:, form: or json:";
+        unavailable(report, &text.at, &format!("the source `{later}`"), mend);
+        return None;
+    }
+    let source = match Source::parse(&text.value) {
+        Ok(source) => source,
+        Err(error) => {
+            let what = format!("`{key}` has \"{}\": {}", text.value, one_line(&error.to_string()));
+            let mend = "write for example \"path:cart\", \"form:order_id\", \"json:/order/id\" or \"cookie:PHPSESSID\"";
+            report.error(&text.at, what, "", mend);
+            return None;
+        }
+    };
+    let path_name = text.value.strip_prefix("path:").map(|rest| rest.split('|').next().unwrap_or(rest));
+    if let (Some(name), Some(params)) = (path_name, params)
+        && !params.iter().any(|param| param == name)
+    {
+        let what = format!("`{key}` has \"path:{name}\", and the route's path has no {{{name}}}");
+        let mend = match crate::config::suggest::closest(name, params.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean \"path:{meant}\"?"),
+            None => format!("write {{{name}}} where it stands in `path`"),
+        };
+        report.error(&text.at, what, "it would never be found", mend);
+    }
+    Some(source)
+}
+
+/// The part of a source that a later version will read.
+fn later_source(text: &str) -> Option<&'static str> {
+    if text.starts_with("xml:") {
+        Some("xml:")
+    } else if text.starts_with("graphql:") {
+        Some("graphql:")
+    } else if text.split('|').skip(1).any(|step| step.starts_with("jwt:")) {
+        Some("|jwt:")
+    } else {
+        None
+    }
+}
+
+/// The word about money that an ignore rule covers, if there is one; `*` where it covers everything.
+fn money(rule: &str) -> Option<&'static str> {
+    let (kind, name) = rule.split_once(':')?;
+    if kind == "header" || kind == "cookie" {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    if let Some(prefix) = name.strip_suffix('*')
+        && kind != "json"
+    {
+        if prefix.is_empty() {
+            return Some("every field");
+        }
+        if let Some(word) = MONEY.iter().find(|word| word.starts_with(prefix)) {
+            return Some(word);
+        }
+    }
+    if kind == "json" && (name.is_empty() || name == "/" || name == "/*") {
+        return Some("every field");
+    }
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric());
+    words.into_iter().find_map(|part| MONEY.iter().find(|word| **word == part).copied())
+}
+
+fn too_many(reader: &Reader<'_>, key: &str, at: &At) {
+    reader.report().error(
+        at,
+        format!("`{key}` has too many entries"),
+        "every request would try them all",
+        "write fewer",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_money_is_seen_in_every_spelling() {
+        for rule in [
+            "form:amount",
+            "json:/order/total",
+            "query:Price",
+            "form:line[0][qty]",
+            "form:a*",
+            "json:/sub_total",
+        ] {
+            assert!(money(rule).is_some(), "{rule}");
+        }
+        for rule in ["form:*", "json:", "json:/*", "query:*"] {
+            assert_eq!(money(rule), Some("every field"), "{rule}");
+        }
+        for rule in
+            ["form:_wpnonce", "json:/totally_fine", "header:*", "cookie:price", "query:_*", "nonsense"]
+        {
+            assert_eq!(money(rule), None, "{rule}");
+        }
+    }
+
+    #[test]
+    fn sources_of_later_versions_are_known_by_name() {
+        assert_eq!(later_source("xml:/order"), Some("xml:"));
+        assert_eq!(later_source("graphql:cartId"), Some("graphql:"));
+        assert_eq!(later_source("header:cart-token|jwt:user_id"), Some("|jwt:"));
+        assert_eq!(later_source("form:custom|json:/order_id"), None);
+    }
+}
