@@ -3,6 +3,7 @@
 //! A step takes about a microsecond, so one lock serves all; nothing waits while it is held. What was in flight is
 //! forgotten with the process: this store knows no restart.
 
+mod hash;
 mod table;
 mod waiters;
 
@@ -166,21 +167,24 @@ impl Store for Memory {
     }
 
     fn abandon<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        ready(self.step(|inner, now, calls| {
+        self.step(|inner, now, calls| {
             let step = machine::abandon(&mut inner.table, now, hold);
             inner.finish(step, None, calls);
-        }))
+        });
+        ready(())
     }
 
     fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        ready(self.step(|inner, now, calls| {
+        self.step(|inner, now, calls| {
             let step = machine::delivered(&mut inner.table, now, hold);
             inner.finish(step, None, calls);
-        }))
+        });
+        ready(())
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
-        ready(self.step(|inner, now, _| machine::begin_generation(&mut inner.table, now, identity)))
+        self.step(|inner, now, _| machine::begin_generation(&mut inner.table, now, identity));
+        ready(())
     }
 
     fn inspect(&self, lane: Key) -> Reply<'_, LaneView> {
@@ -582,6 +586,21 @@ mod tests {
         let stats = store.stats();
         assert_eq!((stats.records, stats.record_bytes, stats.generations), (0, 0, 0));
         assert_eq!(stats.records_dropped_early, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_of_an_ended_generation_does_not_come_back_when_the_generation_is_purged() {
+        let store = Memory::new(LIMITS);
+        let slow =
+            |owner| Ask { generations: smallvec![key("session")], lease: UNSEEN, ..ask(owner, "a", "lane") };
+        let hold = lead(&store, &slow(1)).await;
+        store.begin_generation(key("session")).await.expect("memory is never down");
+        tokio::time::advance(Duration::from_secs(3000)).await;
+        assert_eq!(settle(&store, &hold, done()).await, Settled::InTime);
+        tokio::time::advance(Duration::from_secs(3000)).await;
+        store.tick();
+        assert_eq!(store.stats().generations, 0);
+        lead(&store, &slow(2)).await;
     }
 
     #[tokio::test(start_paused = true)]

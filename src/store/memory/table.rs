@@ -11,7 +11,7 @@ use std::{
 
 use http::{HeaderMap, header::LOCATION};
 
-use super::MemoryLimits;
+use super::{MemoryLimits, hash::Short};
 use crate::store::{
     Fence, Kept, Key, Millis, Record,
     machine::cells::{Cell, Cells, Place, Room, Run, State},
@@ -19,6 +19,12 @@ use crate::store::{
 
 /// What an ended run weighs beside its answer: the run, its pointers and its places in the indexes.
 pub(crate) const OVERHEAD_BYTES: usize = 768;
+
+/// What an answer without body and headers weighs, see [`Record::bytes`].
+const RECORD_BYTES_MIN: usize = 256;
+
+/// For how many runs room is made at the start.
+const RUNS_RESERVED_MAX: usize = 1 << 19;
 
 /// How many generations are kept. One that goes early lets a record of its identity answer again: a purchase is
 /// then answered with an older one, none is made twice.
@@ -31,9 +37,9 @@ pub(crate) struct Table {
     limits: MemoryLimits,
     last: u64,
     /// Boxed, so that a growing map moves pointers while everybody waits, not runs.
-    runs: HashMap<Fence, Box<Cell<Run>>>,
-    places: HashMap<Place, Cell<Fence>>,
-    generations: HashMap<Key, Generation>,
+    runs: HashMap<Fence, Box<Cell<Run>>, Short>,
+    places: HashMap<Place, Cell<Fence>, Short>,
+    generations: HashMap<Key, Generation, Short>,
     /// Generations in the order in which they end.
     generation_ends: BTreeSet<(Millis, Key)>,
     /// Runs in the order in which they end, whatever their state.
@@ -66,12 +72,16 @@ struct Generation {
 
 impl Table {
     pub(crate) fn new(limits: MemoryLimits) -> Self {
+        // A map that grows copies itself while everybody waits for the lock: some 10 ms at a million entries. Pages
+        // that are reserved and not used cost address space only.
+        let records = limits.records_bytes_max / (RECORD_BYTES_MIN + OVERHEAD_BYTES);
+        let runs = records.saturating_add(limits.states_max).min(RUNS_RESERVED_MAX);
         Self {
             limits,
             last: 0,
-            runs: HashMap::new(),
-            places: HashMap::new(),
-            generations: HashMap::new(),
+            runs: HashMap::with_capacity_and_hasher(runs, Short::default()),
+            places: HashMap::with_capacity_and_hasher(runs * 2, Short::default()),
+            generations: HashMap::default(),
             generation_ends: BTreeSet::new(),
             ends: BTreeSet::new(),
             whole: BTreeSet::new(),

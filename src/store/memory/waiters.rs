@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use tokio::sync::oneshot::{self, Sender};
 
+use super::hash::Short;
 use crate::store::{Fence, Key, Wake, Woken};
 
 /// How many may wait in all. Routes bound their followers and lanes far lower; this bounds their sum.
@@ -23,8 +24,8 @@ pub(super) enum Wants {
 
 #[derive(Default)]
 pub(super) struct Waiters {
-    fingerprints: HashMap<Key, Gathering>,
-    lanes: HashMap<Key, VecDeque<InLane>>,
+    fingerprints: HashMap<Key, Gathering, Short>,
+    lanes: HashMap<Key, VecDeque<InLane>, Short>,
     count: usize,
 }
 
