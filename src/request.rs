@@ -24,6 +24,7 @@ pub struct View<'a> {
 // Stand-ins; the real ones are written in parallel.
 pub mod canonical;
 pub mod source;
+#[allow(dead_code)]
 #[derive(Clone)]
 pub struct Secret([u8; 32]);
 impl From<[u8; 32]> for Secret {
