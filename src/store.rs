@@ -216,8 +216,7 @@ impl Record {
     /// What it counts for in the store's byte budget.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let headers: usize =
-            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
+        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
         let body = match &self.body {
             Kept::Whole(bytes) => bytes.len(),
             Kept::Dropped => 0,
