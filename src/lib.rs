@@ -31,5 +31,6 @@ pub mod gate;
 pub mod ops;
 pub mod request;
 pub mod route;
+pub mod server;
 pub mod store;
 pub mod upstream;

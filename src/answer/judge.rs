@@ -122,6 +122,19 @@ impl DoneWhen {
         if self.alternatives.iter().any(holds) { Judged::Done } else { Judged::Failed }
     }
 
+    /// Judges by status and headers alone, as if every condition on the body held.
+    #[must_use]
+    pub fn judge_head(&self, status: StatusCode, headers: &HeaderMap) -> Judged {
+        let holds = |condition: &Condition| match condition {
+            Condition::Header { .. } => condition.holds(headers, &Body::of(b"")),
+            Condition::Body(_) | Condition::Json { .. } => true,
+        };
+        match self.alternatives.iter().any(|one| one.takes(status) && one.conditions.iter().all(holds)) {
+            true => Judged::Done,
+            false => Judged::Failed,
+        }
+    }
+
     /// The same judgement, with what decided it.
     #[must_use]
     pub fn explain(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Judgement {

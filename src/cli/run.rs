@@ -1,10 +1,24 @@
-//! `oncegate run` (stand-in; the real one is written in parallel).
+//! `oncegate run`: the gateway, from its configuration to its exit code.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::Exit;
+use super::{Exit, check};
+use crate::{
+    config::Config,
+    server::{Drained, Server},
+};
 
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -25,6 +39,92 @@ pub struct RunArgs {
     pub listen: Option<String>,
 }
 
-pub fn main(_: RunArgs) -> Exit {
+/// Serves until SIGTERM or SIGINT.
+pub fn main(args: RunArgs) -> Exit {
+    let loaded = match (&args.config, &args.upstream) {
+        (Some(path), _) => Config::load(path),
+        (None, Some(url)) => Config::for_upstream(url, args.listen.as_deref()),
+        (None, None) => return Exit::Usage,
+    };
+    let checked = match loaded {
+        Ok(checked) => checked,
+        Err(problems) => {
+            check::show(&problems);
+            return Exit::Usage;
+        }
+    };
+    check::show(&checked.warnings);
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("cannot listen for signals: {error}")),
+    };
+    let server = match Server::start(checked.config) {
+        Ok(server) => server,
+        Err(error) => return failed(&error.to_string()),
+    };
+    for address in &server.addresses {
+        say(&format!("listening on {address}"));
+    }
+    if let Some(address) = &server.admin_address {
+        say(&format!("operators: http://{address}/metrics /live /ready"));
+    }
+    signals.wait_for(1);
+    say("draining; a second signal ends at once");
+    match server.drain(|| signals.have_come(2)) {
+        Drained::Whole => Exit::Fine,
+        Drained::Cut { flights, connections } => {
+            say(&format!("cut off: {flights} flights and {connections} connections were still open"));
+            Exit::DrainDeadline
+        }
+    }
+}
+
+fn failed(text: &str) -> Exit {
+    say(&format!("error: {text}"));
     Exit::Failed
+}
+
+/// To standard error, where the log is not.
+fn say(text: &str) {
+    // A closed pipe is nobody's mistake.
+    let _ = writeln!(io::stderr(), "oncegate: {text}");
+}
+
+/// SIGTERM and SIGINT, counted.
+struct Signals {
+    come: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let come = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&come);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (mut term, mut int) = {
+            let _context = runtime.enter();
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        };
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    tokio::select! {
+                        _ = term.recv() => {}
+                        _ = int.recv() => {}
+                    }
+                    counter.fetch_add(1, Relaxed);
+                }
+            });
+        })?;
+        Ok(Self { come })
+    }
+
+    fn have_come(&self, how_many: usize) -> bool {
+        self.come.load(Relaxed) >= how_many
+    }
+
+    fn wait_for(&self, how_many: usize) {
+        while !self.have_come(how_many) {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
 }

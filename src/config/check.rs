@@ -204,5 +204,5 @@ fn installation_secret(reader: &Reader<'_>) -> Option<crate::request::Secret> {
         reader.report().error(&text.at, what, follows, mend);
         return None;
     }
-    Some(blake3::derive_key("oncegate 2026-11 fingerprint secret", text.value.as_bytes()).into())
+    Some(crate::request::Secret::from_text(text.value.as_bytes()))
 }

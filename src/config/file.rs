@@ -78,7 +78,7 @@ pub(super) fn read(
     sources: &mut Sources,
     report: &Report,
 ) -> Option<Table> {
-    let mut loader = Loader { environment, sources, report, open: Vec::new(), files: 0 };
+    let mut loader = Loader { environment: Some(environment), sources, report, open: Vec::new(), files: 0 };
     // The name goes in first, so that a file that cannot be read has a place to be reported at.
     let root = loader.sources.add_file(path.to_owned(), String::new());
     let at = At::new(root, 0..0);
@@ -95,12 +95,13 @@ pub(super) fn read_arguments(
     report: &Report,
 ) -> Table {
     let file = sources.add_arguments(name, text.clone());
-    let mut loader = Loader { environment: &|_| None, sources, report, open: Vec::new(), files: 0 };
+    let mut loader = Loader { environment: None, sources, report, open: Vec::new(), files: 0 };
     loader.parse(file, &text)
 }
 
 struct Loader<'a> {
-    environment: Environment<'a>,
+    /// `None`: what was typed on a command line has been through a shell already.
+    environment: Option<Environment<'a>>,
     sources: &'a mut Sources,
     report: &'a Report,
     /// The files that are being read, outermost first: what an include must not lead back to.
@@ -143,6 +144,7 @@ impl Loader<'_> {
     fn parse(&mut self, file: usize, text: &str) -> Table {
         let (parsed, errors) = DeTable::parse_recoverable(text);
         for error in errors {
+            self.report.tear();
             let at = At::new(file, error.span().unwrap_or(0..0));
             let what = format!("this is not TOML: {}", one_line(error.message()));
             self.report.error(&at, what, "", "mend the syntax; see https://toml.io");
@@ -185,6 +187,7 @@ impl Loader<'_> {
     /// Puts the environment in for `${NAME}`; `$${NAME}` stays as `${NAME}`. A `$` alone is a `$`, as regular
     /// expressions need it.
     fn expand(&self, text: &str, at: &At) -> String {
+        let Some(environment) = self.environment else { return text.to_owned() };
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(dollar) = rest.find("${") {
@@ -201,7 +204,7 @@ impl Loader<'_> {
                 self.report.error(at, "`${` without the name of a variable", "", mend);
                 return text.to_owned();
             };
-            match (self.environment)(name) {
+            match environment(name) {
                 Some(value) => out.push_str(&value),
                 None => {
                     let what = format!("the environment variable `{name}` is not set");

@@ -3,14 +3,14 @@
 //! Never stops at the first problem, and never prints: it hands out text.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     fmt::Write,
     ops::Range,
     path::{Path, PathBuf},
 };
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
 /// More problems than this in one run are counted, not shown: nobody reads them.
@@ -135,7 +135,10 @@ impl Sources {
 
 /// Where problems are collected while a file is read. Shared by all readers of one run.
 #[derive(Debug, Default)]
-pub(super) struct Report(RefCell<Vec<Problem>>);
+pub(super) struct Report {
+    list: RefCell<Vec<Problem>>,
+    torn: Cell<bool>,
+}
 
 impl Report {
     pub(super) fn error(
@@ -159,17 +162,40 @@ impl Report {
     }
 
     fn push(&self, severity: Severity, at: &At, what: String, follows: String, mend: String) {
+        let [what, follows, mend] = [what, follows, mend].map(|text| printable(&text));
         let problem = Problem { severity, at: at.clone(), what, follows, mend };
-        let mut problems = self.0.borrow_mut();
+        let mut problems = self.list.borrow_mut();
         if !problems.contains(&problem) {
             problems.push(problem);
+        }
+    }
+
+    /// Notes that a part of a file could not be parsed: what seems to be missing may stand in that part.
+    pub(super) fn tear(&self) {
+        self.torn.set(true);
+    }
+
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn.get()
+    }
+
+    /// Reports that something is missing, unless it may stand where the file could not be parsed.
+    pub(super) fn missing(
+        &self,
+        at: &At,
+        what: impl Into<String>,
+        follows: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        if !self.is_torn() {
+            self.error(at, what, follows, mend);
         }
     }
 
     /// Ends the collection: everything in the order of the files.
     #[must_use]
     pub(super) fn finish(self, sources: Sources) -> Problems {
-        let mut list = self.0.into_inner();
+        let mut list = self.list.into_inner();
         list.sort_by(|left, right| (&left.at, left.severity).cmp(&(&right.at, right.severity)));
         Problems { list, sources }
     }
@@ -238,10 +264,15 @@ impl Problems {
                 Severity::Error => Level::ERROR,
                 Severity::Warning => Level::WARNING,
             };
-            let snippet = Snippet::source(source)
-                .path(self.sources.name(problem.at.file))
-                .annotation(AnnotationKind::Primary.span(mark(source, &problem.at)));
-            let mut group = level.primary_title(problem.what.as_str()).element(snippet);
+            let mut group = Group::with_title(level.primary_title(problem.what.as_str()));
+            match self.sources.0.get(problem.at.file).map(|source| &source.name) {
+                Some(Name::File(path)) => {
+                    let mark = AnnotationKind::Primary.span(mark(source, &problem.at));
+                    group = group
+                        .element(Snippet::source(source).path(path.display().to_string()).annotation(mark));
+                }
+                Some(Name::Arguments(_)) | None => {}
+            }
             if !problem.follows.is_empty() {
                 group = group.element(Level::NOTE.message(problem.follows.as_str()));
             }
@@ -291,6 +322,22 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// Messages quote what was typed. A line break in it would make two lines of one problem, and an escape sequence or
+/// a change of writing direction would have its way with the reader's terminal.
+fn printable(text: &str) -> String {
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || turns(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// The span to underline: on character boundaries, within the text, and of the first line only. A table's span can
 /// be a whole section, which would bury the message under its own snippet.
 fn mark(source: &str, at: &At) -> Range<usize> {
@@ -339,6 +386,15 @@ mod tests {
         assert_eq!(problems.lines(), "gate.toml:1:1: `x` is wrong; nothing works; mend it\n");
         assert!(!problems.snippets(Style::Coloured).is_empty());
         assert_eq!(problems.to_json()[0]["line"], 1);
+    }
+
+    #[test]
+    fn what_was_typed_cannot_break_lines_or_turn_the_terminal() {
+        let report = Report::default();
+        let at = At { file: 0, start: 0, end: 0 };
+        report.error(&at, "a\nb\u{1b}[31m\u{202e}é", "", "");
+        let problems = report.finish(Sources::default());
+        assert_eq!(problems.list()[0].what, "a\\nb\\u{1b}[31m\\u{202e}é");
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
         mend: &str,
     ) -> Option<Located<String>> {
         if self.value(key).is_none() {
-            self.report().error(&self.at, format!("{} without `{key}`", self.name), follows, mend);
+            self.report().missing(&self.at, format!("{} without `{key}`", self.name), follows, mend);
         }
         self.text(key)
     }

@@ -63,6 +63,12 @@ struct Queue {
 pub struct Threads(Vec<thread::JoinHandle<()>>);
 
 impl Threads {
+    /// Whether every core has ended.
+    #[must_use]
+    pub fn are_done(&self) -> bool {
+        self.0.iter().all(thread::JoinHandle::is_finished)
+    }
+
     pub fn join(self) {
         for thread in self.0 {
             // A core that panicked has said so in the log; the others are waited for all the same.

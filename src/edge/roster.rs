@@ -11,10 +11,10 @@ use std::{
 use super::strict::{Line, Phase};
 use crate::{config::Limits, gate::core::TICK};
 
-/// After an answer, how long a client's last bytes are still thrown away before the connection is closed.
-const LINGER_TICKS: u64 = 20;
 /// A tunnel without a sign of life for this long is closed: one hour.
 const TUNNEL_TICKS: u64 = 36_000;
+/// After an answer, how long a client's last bytes are thrown away before the connection is closed (RFC 9112 9.6).
+const CLOSING_TICKS: u64 = 20;
 
 #[derive(Default)]
 pub struct Roster {
@@ -59,13 +59,13 @@ impl Roster {
                 Phase::Head if waited >= head => line.expire_head(),
                 Phase::Body if waited >= body => line.close(),
                 Phase::Writing if waited >= send => line.close(),
-                Phase::Linger if waited >= LINGER_TICKS => line.close(),
+                Phase::Closing if waited >= CLOSING_TICKS => line.close(),
                 Phase::Tunnel if draining || waited >= TUNNEL_TICKS => line.close(),
                 Phase::Idle
                 | Phase::Head
                 | Phase::Body
                 | Phase::Writing
-                | Phase::Linger
+                | Phase::Closing
                 | Phase::Tunnel
                 | Phase::Exchange => {}
             }

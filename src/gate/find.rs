@@ -16,7 +16,7 @@ use crate::{
     config::{Enforce, Guard},
     request::{View, body::Content},
     route::{
-        matcher::{BodyMatch, Head},
+        matcher::{BodyMatch, Head, Hit},
         path::{self, Doubt, Readings},
     },
 };
@@ -42,88 +42,91 @@ pub enum Found {
     Begun { begun: Bytes, rest: Incoming, lent: Lent },
 }
 
-/// A path of one reading and the first route that it takes.
-struct Way {
-    route: usize,
-    params: Vec<(String, String)>,
-    path: String,
-}
-
 /// Finds the first route that matches.
 ///
-/// A path that backends may read in several ways takes the way of its plain reading, unless another reading leads to
-/// a guarded route: then it is that route's, so that a guard cannot be walked around by spelling.
+/// A path that backends may read in several ways takes an unguarded route only by its plain reading, and only if
+/// none of the spellings leads to a guarded route: a guard cannot be walked around by spelling.
 pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<Matched, Refusal> {
     let readings = path::read(parts.uri.path());
-    let mut found = Found::Stream(incoming);
-    let Readings { path: plain, others, doubt } = readings;
-    let mut way = first_match(core, &parts, &plain, &mut found).await?;
-    for other in others {
-        if way.as_ref().is_some_and(|way| is_guarded(core, way.route)) {
-            break;
+    let mut search = Search {
+        core,
+        host: host(&parts),
+        found: Found::Stream(incoming),
+        content: None,
+    };
+    let hit = search.first(&parts, &readings).await?;
+    let (route, Hit { params, doubt }) = hit.ok_or(Refusal::NoRoute)?;
+    let found = search.found;
+    Ok(Matched { route, parts, path: readings.path, params, doubt, found })
+}
+
+/// Where a search for a route stands.
+struct Search<'a> {
+    core: &'a Rc<Core>,
+    host: String,
+    found: Found,
+    /// The body, once a route has asked for it.
+    content: Option<Content>,
+}
+
+impl Search<'_> {
+    async fn first(&mut self, parts: &Parts, readings: &Readings) -> Result<Option<(usize, Hit)>, Refusal> {
+        let plain = (!readings.is_plain()).then(|| (Readings::only(&readings.path), readings.without_aliases()));
+        let mut unguarded = None;
+        for (number, route) in self.core.gate.config.routes.iter().enumerate() {
+            let by = match (&plain, &route.guard, &unguarded) {
+                (None, _, _) | (Some(_), Some(_), None) => readings,
+                (Some((only, _)), None, None) => only,
+                // An operator who names an alias in a route without a guard means it; a spelling nobody means.
+                (Some((_, spelled)), Some(_), Some(_)) => spelled,
+                (Some(_), None, Some(_)) => continue,
+            };
+            let Some(hit) = self.matches(number, parts, by).await? else { continue };
+            if route.guard.is_some() || plain.is_none() {
+                return Ok(Some((number, hit)));
+            }
+            unguarded = Some((number, hit));
         }
-        if let Some(odd) = first_match(core, &parts, &other, &mut found).await?
-            && is_guarded(core, odd.route)
-        {
-            way = Some(odd);
+        Ok(unguarded)
+    }
+
+    async fn matches(&mut self, number: usize, parts: &Parts, readings: &Readings) -> Result<Option<Hit>, Refusal> {
+        let route = &self.core.gate.config.routes[number];
+        let hit = match route.matcher.head(&view(parts, &self.host, &readings.path), readings) {
+            Head::No => return Ok(None),
+            Head::Yes(hit) => return Ok(Some(hit)),
+            Head::AfterBody(hit) => hit,
+        };
+        let Some(guard) = bounds_for(self.core, number) else { return Ok(None) };
+        if self.content.is_none() {
+            let read = ensure_collected(self.core, guard, &mut self.found).await?;
+            self.content = Some(crate::request::body::read(&parts.headers, &read.bytes, guard.decoded_max));
+        }
+        let Some(content) = &self.content else { return Ok(None) };
+        match route.matcher.body(&view(parts, &self.host, &readings.path), readings, content) {
+            BodyMatch::No => Ok(None),
+            BodyMatch::Yes => Ok(Some(hit)),
+            BodyMatch::Unreadable(_) if route.guard.is_none() => Ok(None),
+            BodyMatch::Unreadable(what) => Err(Refusal::BodyUnreadable { detail: what.into(), cause: None }),
         }
     }
-    let Some(Way { route, params, path }) = way else { return Err(Refusal::NoRoute) };
-    Ok(Matched { route, parts, path, params, doubt, found })
 }
 
-fn is_guarded(core: &Core, route: usize) -> bool {
-    core.gate.config.routes[route].guard.is_some()
-}
-
-async fn first_match(
-    core: &Rc<Core>,
-    parts: &Parts,
-    path: &str,
-    found: &mut Found,
-) -> Result<Option<Way>, Refusal> {
-    let host = host(parts);
-    let readings = Readings { path: path.to_owned(), others: Vec::new(), doubt: None };
-    let view = View {
+fn view<'a>(parts: &'a Parts, host: &'a str, path: &'a str) -> View<'a> {
+    View {
         method: &parts.method,
-        host: &host,
+        host,
         path,
         query: parts.uri.query().unwrap_or(""),
         headers: &parts.headers,
         params: &[],
-    };
-    let mut content = None;
-    for (number, route) in core.gate.config.routes.iter().enumerate() {
-        let hit = match route.matcher.head(&view, &readings) {
-            Head::No => continue,
-            Head::Yes(hit) => hit,
-            Head::AfterBody(hit) => {
-                let Some(guard) = widest_guard(core, number) else { continue };
-                let read = ensure_collected(core, guard, found).await?;
-                let content = content.get_or_insert_with(|| content_of(parts, read, guard));
-                match route.matcher.body(&view, content) {
-                    BodyMatch::No => continue,
-                    BodyMatch::Yes => hit,
-                    BodyMatch::Unreadable(_) if route.guard.is_none() => continue,
-                    BodyMatch::Unreadable(what) => {
-                        return Err(Refusal::BodyUnreadable { detail: what.into(), cause: None });
-                    }
-                }
-            }
-        };
-        return Ok(Some(Way { route: number, params: hit.params, path: path.to_owned() }));
     }
-    Ok(None)
 }
 
 /// The bounds by which a body is read for matching: those of the route itself, or of any guard where it has none.
-fn widest_guard(core: &Core, route: usize) -> Option<&Guard> {
+fn bounds_for(core: &Core, route: usize) -> Option<&Guard> {
     let routes = &core.gate.config.routes;
     routes[route].guard.as_ref().or_else(|| routes.iter().find_map(|route| route.guard.as_ref()))
-}
-
-fn content_of(parts: &Parts, read: &Collected, guard: &Guard) -> Content {
-    crate::request::body::read(&parts.headers, &read.bytes, guard.decoded_max)
 }
 
 /// The whole body of a guarded request.
@@ -141,12 +144,13 @@ pub async fn collected(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) ->
 /// The body of a request that is only observed: `None` where it is larger than what is collected; it is passed on
 /// all the same.
 pub async fn peeked(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) -> Result<Option<Collected>, Refusal> {
-    match ensure_collected(core, guard, &mut matched.found).await {
-        Ok(read) => {
-            let lent = Lent::none(&core.gate.buffers);
-            Ok(Some(Collected { bytes: read.bytes.clone(), trailers: None, lent }))
-        }
-        Err(Refusal::BodyTooLarge { .. }) if matches!(matched.found, Found::Begun { .. }) => Ok(None),
+    let bytes = match ensure_collected(core, guard, &mut matched.found).await {
+        Ok(read) => Ok(read.bytes.clone()),
+        Err(refusal) => Err(refusal),
+    };
+    match bytes {
+        Ok(bytes) => Ok(Some(Collected { bytes, trailers: None, lent: Lent::none(&core.gate.buffers) })),
+        Err(_) if matches!(matched.found, Found::Begun { .. }) => Ok(None),
         Err(refusal) => Err(refusal),
     }
 }

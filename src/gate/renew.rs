@@ -67,7 +67,7 @@ pub fn of_request(core: &Rc<Core>, upstream: usize, matched: &Matched) -> Renewi
 fn shows_new_cart(rule: &Renewal, view: &View<'_>, path: &str) -> bool {
     match &rule.on {
         RenewOn::Request(matcher) => {
-            let readings = Readings { path: path.to_owned(), others: Vec::new(), doubt: None };
+            let readings = Readings::only(path);
             matches!(matcher.head(view, &readings), Head::Yes(_))
         }
         RenewOn::Answer { .. } => false,

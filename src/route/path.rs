@@ -69,6 +69,24 @@ pub fn read(raw_path: &str) -> Readings {
 }
 
 impl Readings {
+    /// One reading and no other.
+    #[must_use]
+    pub fn only(path: &str) -> Self {
+        Self { path: path.to_owned(), others: Vec::new(), doubt: None, spellings: 0 }
+    }
+
+    /// Whether there is one way to read the path.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.others.is_empty() && self.doubt.is_none()
+    }
+
+    /// The same path without what a shop's router may hold to be the same place.
+    #[must_use]
+    pub fn without_aliases(&self) -> Self {
+        Self { others: self.spellings().to_vec(), path: self.path.clone(), ..*self }
+    }
+
     /// What a server with another parser would read from the same bytes.
     #[must_use]
     pub fn spellings(&self) -> &[String] {

@@ -18,7 +18,7 @@ pub(super) fn listeners(root: &Reader<'_>) -> Vec<Listener> {
     let readers = root.tables("listener");
     if root.value("listener").is_none() {
         let mend = "write [[listener]] with address = \"0.0.0.0:8080\"";
-        root.report().error(&root.at, "there is no [[listener]]", "nobody could connect", mend);
+        root.report().missing(&root.at, "there is no [[listener]]", "nobody could connect", mend);
     }
     let mut listeners: Vec<Listener> = Vec::new();
     for reader in readers {

@@ -106,7 +106,7 @@ fn rules(reader: &Reader<'_>, shared: &Shared<'_>, place: &Place<'_>, mode: Opti
     if reader.value("order").is_none() {
         let follows = "it is not known which requests are about the same order";
         let mend = "write where it stands, for example order = [\"form:order_id\", \"json:/order_id\"]";
-        reader.report().error(&reader.at, "the guard has no `order`", follows, mend);
+        reader.report().missing(&reader.at, "the guard has no `order`", follows, mend);
     }
     let order = keys::alternatives(reader, "order", params);
     if order.is_empty()

@@ -31,11 +31,12 @@ pub(super) fn routes(root: &Reader<'_>, shared: &Shared<'_>) -> Option<Vec<Route
     if root.value("route").is_none() {
         let follows = "every request would be answered with 404 no-route";
         let mend = "write [[route]] with name and upstream; without a match it takes everything";
-        root.report().error(&root.at, "there is no [[route]]", follows, mend);
+        root.report().missing(&root.at, "there is no [[route]]", follows, mend);
     }
     let mut names: HashMap<String, usize> = HashMap::new();
     let mut all_taken_by: Option<String> = None;
     let mut routes = Vec::new();
+    let mut guards = 0;
     let count = readers.len();
     for (index, reader) in readers.into_iter().enumerate() {
         let name = name(&reader, "log and metrics could not say which route it was");
@@ -55,12 +56,18 @@ pub(super) fn routes(root: &Reader<'_>, shared: &Shared<'_>) -> Option<Vec<Route
             all_taken_by = Some(name);
         }
         routes.push(route);
+        guards += usize::from(reader.value("guard").is_some());
         reader.finish();
         if index + 1 == count && all_taken_by.is_none() {
             let follows = "what no route matches is answered with 404 no-route, pages of the shop included";
             let mend = "if that is not meant, add a last [[route]] without a match";
             reader.report().warning(&reader.at, "the last route has a match", follows, mend);
         }
+    }
+    if count > 0 && guards == 0 && !root.report().is_torn() {
+        let follows = "everything is passed through, and what is sent twice arrives twice";
+        let mend = "give the route that takes orders a [route.guard], in a file for --config";
+        root.report().warning(&root.at_key("route"), "no route has a guard", follows, mend);
     }
     routes.into_iter().collect()
 }
@@ -121,7 +128,12 @@ fn renewal(reader: &Reader<'_>, shared: &Shared<'_>) -> Option<Renewal> {
         (None, None) => {
             let mend = "write answer = { set_cookie = \"…\" } or request = { path = \"…\" }";
             let follows = "it would never happen";
-            reader.report().error(&reader.at, "[[renew]] has neither `request` nor `answer`", follows, mend);
+            reader.report().missing(
+                &reader.at,
+                "[[renew]] has neither `request` nor `answer`",
+                follows,
+                mend,
+            );
             return None;
         }
     };

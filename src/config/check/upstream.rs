@@ -15,7 +15,7 @@ pub(super) fn upstreams(root: &Reader<'_>) -> Vec<Upstream> {
     let readers = root.tables("upstream");
     if root.value("upstream").is_none() {
         let mend = "write [[upstream]] with name = \"shop\" and servers = [\"http://…\"]";
-        root.report().error(&root.at, "there is no [[upstream]]", "there is no shop to send to", mend);
+        root.report().missing(&root.at, "there is no [[upstream]]", "there is no shop to send to", mend);
     }
     let mut upstreams: Vec<Upstream> = Vec::new();
     for reader in readers {

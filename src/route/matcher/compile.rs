@@ -55,7 +55,7 @@ impl Report {
             query: spec
                 .query
                 .iter()
-                .map(|(name, one)| (query::php_name(name.as_bytes()), one.clone()))
+                .map(|(name, one)| (query::php_name(name.as_bytes()).into_owned(), one.clone()))
                 .collect(),
             headers: self.headers(&spec.headers),
             cookies: spec.cookies.iter().map(|(name, one)| (CookieName::parse(name), one.clone())).collect(),
@@ -168,8 +168,8 @@ impl Host {
 impl CookieName {
     fn parse(text: &str) -> Self {
         match text.strip_suffix('*') {
-            Some(prefix) => Self::Prefix(query::php_name(prefix.as_bytes())),
-            None => Self::Exact(query::php_name(text.as_bytes())),
+            Some(prefix) => Self::Prefix(query::php_name(prefix.as_bytes()).into_owned()),
+            None => Self::Exact(query::php_name(text.as_bytes()).into_owned()),
         }
     }
 }

@@ -45,7 +45,11 @@ impl Sight<'_> {
         if self.view.query.is_empty() {
             return &[];
         }
-        self.pairs.get_or_init(|| query::pairs(self.view.query))
+        self.pairs.get_or_init(|| {
+            query::pairs(self.view.query.as_bytes())
+                .map(|(name, value)| (query::php_name(&name).into_owned(), value.into_owned()))
+                .collect()
+        })
     }
 }
 
