@@ -17,7 +17,7 @@ pub mod report;
 
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::{
     sync::oneshot,

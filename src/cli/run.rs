@@ -49,11 +49,11 @@ pub fn main(args: RunArgs) -> Exit {
     let checked = match loaded {
         Ok(checked) => checked,
         Err(problems) => {
-            check::show(&problems);
+            let _ = check::show(&problems);
             return Exit::Usage;
         }
     };
-    check::show(&checked.warnings);
+    let _ = check::show(&checked.warnings);
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
