@@ -75,19 +75,21 @@ fn turns_text(char: char) -> bool {
     matches!(char, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }
 
-/// 13 to 19 digits, with spaces or dashes between them or not, that pass the Luhn check.
+/// 13 to 19 digits that pass the Luhn check, in one run, or with spaces and dashes between them.
 fn holds_card_number(text: &[u8]) -> bool {
+    holds_card_run(text, b"") || holds_card_run(text, b" -")
+}
+
+fn holds_card_run(text: &[u8], between: &[u8]) -> bool {
     let mut digits: Vec<u8> = Vec::with_capacity(20);
     for &byte in text.iter().chain(b"\n") {
-        match byte {
-            b'0'..=b'9' => digits.push(byte - b'0'),
-            b' ' | b'-' => {}
-            _ => {
-                if (13..=19).contains(&digits.len()) && passes_luhn(&digits) {
-                    return true;
-                }
-                digits.clear();
+        if byte.is_ascii_digit() {
+            digits.push(byte - b'0');
+        } else if !between.contains(&byte) {
+            if (13..=19).contains(&digits.len()) && passes_luhn(&digits) {
+                return true;
             }
+            digits.clear();
         }
     }
     false
