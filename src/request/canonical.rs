@@ -509,7 +509,9 @@ mod tests {
         assert_eq!(print_query("b=2&a=1&t=3", &ignore(&["query:t"])), "a=1\nb=2");
     }
 
-    fn shuffled_object() -> impl Strategy<Value = (Vec<(String, i64)>, Vec<(String, i64)>)> {
+    type Amounts = Vec<(String, i64)>;
+
+    fn shuffled_object() -> impl Strategy<Value = (Amounts, Amounts)> {
         proptest::collection::btree_map("[a-z\"\\\\é]{1,4}", any::<i64>(), 1..12).prop_flat_map(|members| {
             let members: Vec<_> = members.into_iter().collect();
             (Just(members.clone()), Just(members).prop_shuffle())

@@ -246,7 +246,7 @@ fn no_key(order: &[AllOf], content: &Content) -> Unread {
 fn feed_identity(values: &[(&Source, Values)], digest: &mut Digest) {
     digest.length(values.len());
     for (source, values) in values {
-        digest.part(source.to_string().as_bytes());
+        digest.part(source.text().as_bytes());
         digest.length(values.len());
         for value in values {
             digest.tagged(value.kind.tag(), &value.bytes);

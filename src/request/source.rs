@@ -88,6 +88,11 @@ impl Source {
         Ok(Self { text: text.to_owned(), place, steps })
     }
 
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Whether its values must never be logged in the clear: cookies and headers are credentials more often than not.
     #[must_use]
     pub fn is_secret(&self) -> bool {
@@ -115,7 +120,7 @@ impl Source {
             Place::Path(name) => read_path(view, name),
             Place::Query(name) => query::lookup(view.query.as_bytes(), name.as_bytes()),
             Place::Header(name) => read_header(view, name),
-            Place::Cookie(name) => query::lookup_in(distinct_cookies(view), name.as_bytes()),
+            Place::Cookie(name) => read_cookie(view, name),
             Place::CookiePrefix(prefix) => return self.read_cookie_prefix(view, prefix),
             Place::Form(name) => content.form(name),
             Place::Json(pointer) => content.json_at(pointer),
@@ -153,7 +158,7 @@ impl Source {
     /// cookies have different names, are not taken for one; steps walk into the value only.
     fn read_cookie_prefix(&self, view: &View<'_>, prefix: &str) -> Lookup {
         let mut seen: Vec<query::Pair<'_>> =
-            distinct_cookies(view).filter(|(name, _)| name.starts_with(prefix.as_bytes())).collect();
+            distinct_cookies(view, |name| name.starts_with(prefix.as_bytes())).collect();
         if seen.len() > VALUES_MAX {
             return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
         }
@@ -305,9 +310,12 @@ fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The cookies of all `Cookie` lines (RFC 9113 section 8.2.3 allows several), values percent-decoded as PHP does it.
-/// A cookie that stands twice with one value has one reading, so it is given once.
-fn distinct_cookies<'a>(view: &View<'a>) -> impl Iterator<Item = query::Pair<'a>> {
+/// The cookies of all `Cookie` lines (RFC 9113 section 8.2.3 allows several) whose name is wanted, values
+/// percent-decoded as PHP does it. A cookie that stands twice with one value has one reading, so it is given once.
+fn distinct_cookies<'a>(
+    view: &View<'a>,
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> impl Iterator<Item = query::Pair<'a>> {
     let headers = view.headers;
     let raw = move || {
         headers
@@ -317,12 +325,18 @@ fn distinct_cookies<'a>(view: &View<'a>) -> impl Iterator<Item = query::Pair<'a>
     };
     raw().enumerate().filter_map(move |(index, piece)| {
         let piece = piece.trim_ascii();
-        let at = memchr::memchr(b'=', piece).filter(|&at| at > 0)?;
+        let at = memchr::memchr(b'=', piece).filter(|&at| at > 0 && is_wanted(&piece[..at]))?;
         // A hostile header has thousands of cookies; looking back is bounded, and beyond it a repetition counts.
         let is_repeated =
             index < COOKIES_COMPARED_MAX && raw().take(index).any(|other| other.trim_ascii() == piece);
         (!is_repeated).then(|| (Cow::Borrowed(&piece[..at]), query::decode(&piece[at + 1..], Plus::IsItself)))
     })
+}
+
+fn read_cookie(view: &View<'_>, name: &str) -> Lookup {
+    let wanted = query::php_name(name.as_bytes());
+    let is_wanted = |other: &[u8]| query::base(&query::php_name(other)) == query::base(&wanted);
+    query::lookup_in(distinct_cookies(view, is_wanted), name.as_bytes())
 }
 
 /// How many cookies are compared with those before them.
