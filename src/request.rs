@@ -17,6 +17,8 @@ pub mod lookup;
 pub mod multipart;
 pub mod query;
 mod reading;
+#[cfg(test)]
+mod sample;
 mod shown;
 pub mod source;
 

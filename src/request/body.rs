@@ -250,3 +250,85 @@ fn unfold(decoder: impl Read, decoded_bytes_max: usize) -> Result<Bytes, Reason>
         Ok(_) => Ok(body.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(*name, value.parse().unwrap());
+        }
+        map
+    }
+
+    fn content(lines: &[(&'static str, &str)], body: impl Into<Bytes>) -> Content {
+        read(&headers(lines), &body.into(), 1 << 20)
+    }
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn the_declared_type_decides() {
+        let form = ("content-type", "application/x-www-form-urlencoded; charset=UTF-8");
+        assert!(matches!(content(&[form], "id=1"), Content::Form(_)));
+        assert!(content(&[form], " {\"id\":1}").unreadable().is_some());
+        let json = ("content-type", "Application/JSON;charset=\"utf-8\"");
+        assert!(matches!(content(&[json], "{}"), Content::Json(_)));
+        assert!(matches!(
+            content(&[("content-type", "application/vnd.x.v1.hal+json")], "{}"),
+            Content::Json(_)
+        ));
+        assert!(content(&[json], "id=1").unreadable().is_some());
+        assert!(matches!(content(&[], "{}"), Content::Raw(_)));
+        assert!(matches!(content(&[json, json], ""), Content::Empty));
+        assert!(content(&[json, json], "{}").unreadable().is_some());
+        assert!(
+            content(&[("content-type", "application/json; charset=utf-16")], "{}").unreadable().is_some()
+        );
+    }
+
+    #[test]
+    fn an_unreadable_body_is_never_a_missing_key() {
+        let broken = content(&[("content-type", "application/json")], "{");
+        assert!(matches!(broken.json("/id"), Lookup::Unreadable(_)));
+        assert!(matches!(broken.form("id"), Lookup::Unreadable(_)));
+    }
+
+    #[test]
+    fn a_content_coding_is_undone_for_reading() {
+        let json = ("content-type", "application/json");
+        let found = content(&[json, ("content-encoding", "gzip")], gzip(br#"{"id":"A"}"#)).json("/id");
+        assert_eq!(found, Lookup::text("A"));
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(br#"{"id":"A"}"#).unwrap();
+        let mut zlib = encoder.finish().unwrap();
+        assert_eq!(
+            content(&[json, ("content-encoding", "Deflate")], zlib.clone()).json("/id"),
+            Lookup::text("A")
+        );
+        zlib.push(0);
+        assert!(content(&[json, ("content-encoding", "deflate")], zlib).unreadable().is_some());
+    }
+
+    #[test]
+    fn a_coding_that_is_wrong_or_unknown_or_a_bomb_is_unreadable() {
+        let json = ("content-type", "application/json");
+        for coding in ["gzip, gzip", "br", "zstd", "gzip", "deflate", "x"] {
+            assert!(content(&[json, ("content-encoding", coding)], "{}").unreadable().is_some(), "{coding}");
+        }
+        let bomb = gzip(&vec![b' '; 8 << 20]);
+        assert!(bomb.len() < 1 << 14);
+        assert!(content(&[json, ("content-encoding", "gzip")], bomb).unreadable().is_some());
+        let mut junk = gzip(b"{}");
+        junk.extend_from_slice(b"junk");
+        assert!(content(&[json, ("content-encoding", "gzip")], junk).unreadable().is_some());
+    }
+}

@@ -370,3 +370,210 @@ fn push_escaped(text: &[u8], out: &mut String) {
         if char.is_control() { out.extend(char.escape_default()) } else { out.push(char) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::sample::{Sample, ignore, secret},
+        *,
+    };
+    use crate::store::Key;
+
+    fn digest_of(sample: &Sample, rules: &[&str]) -> Key {
+        let mut digest = Digest::new(&secret(), "test");
+        feed(&sample.content(), &ignore(rules), &mut digest);
+        digest.finish()
+    }
+
+    fn json(text: &str, rules: &[&str]) -> Key {
+        digest_of(&Sample::json(text.to_owned()), rules)
+    }
+
+    fn form(text: &str, rules: &[&str]) -> Key {
+        digest_of(&Sample::form(text.to_owned()), rules)
+    }
+
+    fn multipart(boundary: &str, parts: &[(&str, &str)]) -> Sample {
+        let body: String = parts
+            .iter()
+            .map(|(name, value)| {
+                format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+            })
+            .collect();
+        Sample::post(
+            &format!("multipart/form-data; boundary={boundary}"),
+            format!("{body}--{boundary}--\r\n"),
+        )
+    }
+
+    #[test]
+    fn spelling_and_order_of_json_do_not_matter_but_values_do() {
+        let first = json(r#"{"a":1,"b":["x",{"c":null,"d":true}]}"#, &[]);
+        assert_eq!(first, json(" {\"b\" : [\"\\u0078\" ,{\"d\":true,\"\\u0063\":null}],\n\"a\":1 } ", &[]));
+        for other in [
+            r#"{"a":"1","b":["x",{"c":null,"d":true}]}"#,
+            r#"{"a":1.0,"b":["x",{"c":null,"d":true}]}"#,
+            r#"{"a":1,"b":[{"c":null,"d":true},"x"]}"#,
+            r#"{"a":1,"b":["x",{"c":null,"d":false}]}"#,
+            r#"{"a":1,"b":["x",{"d":true}]}"#,
+            r#"{"a":1,"a":1,"b":["x",{"c":null,"d":true}]}"#,
+        ] {
+            assert_ne!(first, json(other, &[]), "{other}");
+        }
+        assert_ne!(json(r#"{"a":1,"a":2}"#, &[]), json(r#"{"a":2,"a":1}"#, &[]));
+        assert_ne!(json(r#""\ud800""#, &[]), json(r#""\ud801""#, &[]));
+        assert_ne!(json("12345678901234567890123", &[]), json("12345678901234567890124", &[]));
+    }
+
+    #[test]
+    fn ignored_members_do_not_matter_wherever_they_stand() {
+        let rules = ["json:/pending_webhooks", "json:/items/*/at", "json:/list/0"];
+        let first = json(r#"{"id":1,"pending_webhooks":1,"items":[{"at":1,"n":2}],"list":[1,2]}"#, &rules);
+        assert_eq!(first, json(r#"{"list":[9,2],"id":1,"items":[{"n":2}]}"#, &rules));
+        assert_ne!(first, json(r#"{"list":[2],"id":1,"items":[{"n":2}]}"#, &rules));
+        assert_ne!(first, json(r#"{"id":2,"items":[{"n":2}],"list":[1,2]}"#, &rules));
+    }
+
+    #[test]
+    fn form_fields_are_sorted_but_equal_names_keep_their_order() {
+        assert_eq!(form("a=1&b=2", &[]), form("b=2&a=1", &[]));
+        assert_eq!(form("a=%31+", &[]), form("%61=1%20&", &[]));
+        assert_ne!(form("a=1&a=2", &[]), form("a=2&a=1", &[]));
+        // PHP stores these in one variable, of which the last wins.
+        assert_ne!(form("a.b=1&a_b=2", &[]), form("a_b=2&a.b=1", &[]));
+        assert_ne!(form("a[]=1&a=2", &[]), form("a=2&a[]=1", &[]));
+        assert_ne!(form("a=1", &[]), form("a=1&b=", &[]));
+        assert_ne!(form("ab=c", &[]), form("a=bc", &[]));
+    }
+
+    #[test]
+    fn the_volatile_fields_of_a_checkout_can_be_ignored() {
+        let rules = [
+            "form:wc_order_attribution_*",
+            "form:_wpnonce",
+            "form:_wp_http_referer",
+            "form:meta[time]",
+            "form:x[*",
+        ];
+        let first = form(
+            "wc_order_attribution_session_pages=4&billing_city=Paris&_wpnonce=a1&meta[time]=1&x[1]=1",
+            &rules,
+        );
+        assert_eq!(
+            first,
+            form("_wpnonce=ff&billing_city=Paris&wc.order_attribution_session_count=1", &rules)
+        );
+        assert_ne!(first, form("billing_city=Lyon", &rules));
+        assert_ne!(first, form("billing_city=Paris&meta[total]=1", &rules));
+    }
+
+    #[test]
+    fn two_copies_of_a_multipart_form_differ_in_their_boundary_only() {
+        let parts = [("billing_city", "Paris"), ("total", "42")];
+        let first = digest_of(&multipart("AaB03x", &parts), &[]);
+        assert_eq!(first, digest_of(&multipart("zzz", &[parts[1], parts[0]]), &[]));
+        assert_ne!(first, digest_of(&multipart("zzz", &[parts[0], ("total", "43")]), &[]));
+        assert_eq!(
+            first,
+            digest_of(&multipart("zzz", &[parts[0], parts[1], ("nonce", "1")]), &["form:nonce"])
+        );
+    }
+
+    #[test]
+    fn an_unreadable_body_counts_byte_for_byte() {
+        assert_eq!(json("{", &[]), json("{", &[]));
+        assert_ne!(json("{", &[]), json("{ ", &[]));
+        assert_eq!(print(&Sample::json("{").content(), &[]), "1 bytes as they came");
+    }
+
+    #[test]
+    fn rules_that_do_nothing_say_so_and_those_that_do_too_much_are_refused() {
+        assert!(Ignore::parse("header:*").unwrap().note().is_some());
+        assert!(Ignore::parse("cookie:sbjs_session").unwrap().note().is_some());
+        assert!(Ignore::parse("form:_wpnonce").unwrap().note().is_none());
+        for wrong in ["json:", "form:*", "path:cart", "xml:/a", "form:", "nonce", "json:a"] {
+            assert!(Ignore::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_print_is_sorted_and_leaves_out_what_is_ignored() {
+        let body = Sample::json(r#"{"b":[1,"\u000a\""],"a":{"z":null,"y":true},"nonce":"x"}"#);
+        assert_eq!(
+            print(&body.content(), &ignore(&["json:/nonce"])),
+            r#"{"a":{"y":true,"z":null},"b":[1,"\u000a\""]}"#
+        );
+        assert_eq!(print(&Sample::form("b=2%0A&a=1").content(), &[]), "a=1\nb=2\\n");
+        assert_eq!(print_query("b=2&a=1&t=3", &ignore(&["query:t"])), "a=1\nb=2");
+    }
+
+    type Amounts = Vec<(String, i64)>;
+
+    fn shuffled_object() -> impl Strategy<Value = (Amounts, Amounts)> {
+        proptest::collection::btree_map("[a-z\"\\\\é]{1,4}", any::<i64>(), 1..12).prop_flat_map(|members| {
+            let members: Vec<_> = members.into_iter().collect();
+            (Just(members.clone()), Just(members).prop_shuffle())
+        })
+    }
+
+    fn object(members: &[(String, i64)]) -> String {
+        let inner: Vec<_> = members
+            .iter()
+            .map(|(name, value)| format!("{}:{value}", serde_json::Value::from(name.as_str())))
+            .collect();
+        format!("{{{}}}", inner.join(","))
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_members_never_changes_a_digest((one, other) in shuffled_object()) {
+            prop_assert_eq!(json(&object(&one), &[]), json(&object(&other), &[]));
+        }
+
+        #[test]
+        fn a_changed_amount_always_changes_a_digest((mut one, other) in shuffled_object(), at in any::<prop::sample::Index>()) {
+            let at = at.index(one.len());
+            one[at].1 = one[at].1.wrapping_add(1);
+            prop_assert_ne!(json(&object(&one), &[]), json(&object(&other), &[]));
+        }
+
+        #[test]
+        fn different_forms_never_collide(
+            one in proptest::collection::vec(("[ab\0]{0,2}", "[ab&=\0]{0,3}"), 0..4),
+            other in proptest::collection::vec(("[ab\0]{0,2}", "[ab&=\0]{0,3}"), 0..4),
+        ) {
+            let encode = |pairs: &[(String, String)]| -> String {
+                let escape = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+                pairs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect::<Vec<_>>().join("&")
+            };
+            let sort = |pairs: &[(String, String)]| {
+                let mut pairs = pairs.to_vec();
+                pairs.sort_by_key(|(name, _)| query::php_name(name.as_bytes()).into_owned());
+                pairs
+            };
+            let is_same = sort(&one) == sort(&other);
+            if one.is_empty() == other.is_empty() {
+                prop_assert_eq!(is_same, form(&encode(&one), &[]) == form(&encode(&other), &[]));
+            }
+        }
+
+        #[test]
+        fn different_parts_never_collide(
+            one in proptest::collection::vec(("[ab]{1,2}", "[ab\r\n-]{0,4}"), 1..4),
+            other in proptest::collection::vec(("[ab]{1,2}", "[ab\r\n-]{0,4}"), 1..4),
+        ) {
+            let digest = |parts: &[(String, String)], boundary: &str| {
+                let parts: Vec<_> = parts.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                digest_of(&multipart(boundary, &parts), &[])
+            };
+            let sort = |parts: &[(String, String)]| {
+                let mut parts = parts.to_vec();
+                parts.sort_by(|one, other| one.0.cmp(&other.0));
+                parts
+            };
+            prop_assert_eq!(sort(&one) == sort(&other), digest(&one, "XyZ") == digest(&other, "QqQ"));
+        }
+    }
+}

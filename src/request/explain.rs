@@ -145,3 +145,48 @@ fn notes(rules: &Rules, content: &Content, identity: Option<IdentityRead>) -> Ve
     }
     notes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::sample::{Sample, all, identity, ignore, rules, secret},
+        *,
+    };
+
+    fn explained(sample: &Sample, rules: &Rules) -> serde_json::Value {
+        serde_json::to_value(explain(rules, &secret(), &sample.view(), &sample.content())).unwrap()
+    }
+
+    #[test]
+    fn every_source_is_told_and_no_secret_is() {
+        let rules = Rules {
+            event: all(&["header:idempotency-key"]),
+            identity: identity(&["cookie:session"]),
+            ignore: ignore(&["form:nonce", "header:*"]),
+            ..rules(&["json:/id", "form:id"])
+        };
+        let sample = Sample::form("nonce=1&id=7&a=2").header("cookie", "session=topsecret");
+        let told = explained(&sample, &rules);
+        assert_eq!(told["tried"][0]["absent"], "the body is declared as something else");
+        assert_eq!(told["tried"][1]["found"][0], "7");
+        assert_eq!(told["tried"][2]["role"], "event");
+        assert_eq!(told["tried"][3]["found"][0].as_str().unwrap().len(), 9);
+        assert_eq!(told["canonical_body"], "a=2\nid=7");
+        assert_eq!((told["order"].as_str(), told["identity"].as_str()), (Some("7"), Some("present")));
+        let reading = sample.read(&rules).unwrap();
+        assert_eq!(told["fingerprint"], reading.fingerprint.unwrap().short());
+        assert_eq!(told["lanes"][0], reading.lanes[0].short());
+        assert!(told["notes"][0].as_str().unwrap().contains("changes nothing"));
+        assert!(!told.to_string().contains("topsecret"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_with_its_reason() {
+        let told = explained(&Sample::json("{\"id\":1"), &rules(&["json:/id"]));
+        assert!(told["problem"].as_str().unwrap().contains("not JSON at byte 7"), "{told}");
+        assert!(told["notes"][0].as_str().unwrap().contains("byte for byte"));
+        let told = explained(&Sample::json(r#"{"id":1,"id":2}"#), &rules(&["json:/id"]));
+        assert!(told["tried"][0]["ambiguous"].is_string());
+        assert_eq!(told["fingerprint"], serde_json::Value::Null);
+    }
+}

@@ -104,3 +104,58 @@ impl Digest {
         Key(*self.hasher.finalize().as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn digest(parts: &[Vec<u8>]) -> Key {
+        let mut digest = Digest::new(&Secret::new([7; 32]), "test");
+        for part in parts {
+            digest.part(part);
+        }
+        digest.finish()
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        assert_eq!(format!("{:?}", Secret::new([7; 32])), "Secret(…)");
+    }
+
+    #[test]
+    fn gathering_does_not_change_what_is_hashed() {
+        let long =
+            vec![vec![1; 3], vec![2; GATHER_BYTES - 1], vec![3; GATHER_BYTES + 1], vec![4; 300], vec![]];
+        let mut plain = vec![FORMAT, 4];
+        plain.extend_from_slice(b"test");
+        for part in &long {
+            let mut length = part.len();
+            while length >= 128 {
+                plain.push(u8::try_from(length % 128).unwrap() | 128);
+                length /= 128;
+            }
+            plain.push(u8::try_from(length).unwrap());
+            plain.extend_from_slice(part);
+        }
+        assert_eq!(digest(&long).0, *blake3::keyed_hash(&[7; 32], &plain).as_bytes());
+    }
+
+    #[test]
+    fn labels_and_secrets_keep_digests_apart() {
+        let one = |secret, label| Digest::new(&Secret::new(secret), label).finish();
+        assert_ne!(one([1; 32], "lane"), one([2; 32], "lane"));
+        assert_ne!(one([1; 32], "lane"), one([1; 32], "scope"));
+    }
+
+    proptest! {
+        #[test]
+        fn parts_never_run_into_each_other(
+            one in proptest::collection::vec(proptest::collection::vec(0..3_u8, 0..4), 0..4),
+            other in proptest::collection::vec(proptest::collection::vec(0..3_u8, 0..4), 0..4),
+        ) {
+            prop_assert_eq!(one == other, digest(&one) == digest(&other));
+        }
+    }
+}

@@ -10,7 +10,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use self::parse::{Node, NodeKind};
 use super::lookup::{Kind, Lookup, VALUE_BYTES_MAX, VALUES_MAX, Value, Values};
+
+mod parse;
 
 /// How deep arrays and objects may nest.
 pub const DEPTH_MAX: usize = 128;
@@ -72,28 +75,6 @@ enum Token {
     Each,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum NodeKind {
-    Null,
-    True,
-    False,
-    Number,
-    /// A string without a backslash: its bytes are its value.
-    Plain,
-    Escaped,
-    Array,
-    Object,
-}
-
-/// `start..end` is the text of a scalar (of a string: without its quotes); `next` is the node after this one's own.
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    kind: NodeKind,
-    start: u32,
-    end: u32,
-    next: u32,
-}
-
 impl Pointer {
     /// `None` where the text is no pointer: it must be empty (the whole document) or begin with `/`.
     #[must_use]
@@ -147,15 +128,7 @@ impl Document {
         if std::str::from_utf8(&text).is_err() {
             return Err(JsonProblem::NotUtf8);
         }
-        let nodes = Vec::with_capacity((text.len() / 12 + 1).min(NODES_MAX));
-        let mut parser = Parser { text: &text, at: 0, nodes };
-        parser.skip_space();
-        parser.value(0)?;
-        parser.skip_space();
-        if parser.at != text.len() {
-            return Err(JsonProblem::Syntax(parser.at));
-        }
-        let nodes = parser.nodes;
+        let nodes = parse::nodes(&text)?;
         Ok(Self { text, nodes })
     }
 
@@ -315,190 +288,6 @@ fn array_index(name: &[u8]) -> Option<usize> {
     std::str::from_utf8(name).ok()?.parse().ok()
 }
 
-struct Parser<'a> {
-    text: &'a [u8],
-    at: usize,
-    nodes: Vec<Node>,
-}
-
-impl Parser<'_> {
-    fn value(&mut self, depth: usize) -> Result<(), JsonProblem> {
-        match self.peek() {
-            Some(b'{') => self.object(depth),
-            Some(b'[') => self.array(depth),
-            Some(b'"') => self.string(),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.word(b"true", NodeKind::True),
-            Some(b'f') => self.word(b"false", NodeKind::False),
-            Some(b'n') => self.word(b"null", NodeKind::Null),
-            _ => Err(self.wrong()),
-        }
-    }
-
-    fn object(&mut self, depth: usize) -> Result<(), JsonProblem> {
-        let object = self.open(NodeKind::Object, depth)?;
-        if !self.take(b'}') {
-            loop {
-                if self.peek() != Some(b'"') {
-                    return Err(self.wrong());
-                }
-                self.string()?;
-                self.skip_space();
-                self.expect(b':')?;
-                self.skip_space();
-                self.value(depth + 1)?;
-                self.skip_space();
-                if self.take(b'}') {
-                    break;
-                }
-                self.expect(b',')?;
-                self.skip_space();
-            }
-        }
-        self.close(object);
-        Ok(())
-    }
-
-    fn array(&mut self, depth: usize) -> Result<(), JsonProblem> {
-        let array = self.open(NodeKind::Array, depth)?;
-        if !self.take(b']') {
-            loop {
-                self.value(depth + 1)?;
-                self.skip_space();
-                if self.take(b']') {
-                    break;
-                }
-                self.expect(b',')?;
-                self.skip_space();
-            }
-        }
-        self.close(array);
-        Ok(())
-    }
-
-    fn open(&mut self, kind: NodeKind, depth: usize) -> Result<usize, JsonProblem> {
-        if depth >= DEPTH_MAX {
-            return Err(JsonProblem::TooDeep);
-        }
-        let at = self.at;
-        self.push(kind, at, at)?;
-        self.at += 1;
-        self.skip_space();
-        Ok(self.nodes.len() - 1)
-    }
-
-    fn close(&mut self, container: usize) {
-        self.nodes[container].next = count(self.nodes.len());
-    }
-
-    fn string(&mut self) -> Result<(), JsonProblem> {
-        let start = self.at + 1;
-        let mut at = start;
-        let mut kind = NodeKind::Plain;
-        loop {
-            match self.text.get(at) {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    kind = NodeKind::Escaped;
-                    at += self.escape_length(at)?;
-                }
-                Some(0x20..) => at += 1,
-                Some(_) | None => return Err(JsonProblem::Syntax(at)),
-            }
-        }
-        self.push(kind, start, at)?;
-        self.at = at + 1;
-        Ok(())
-    }
-
-    fn escape_length(&self, at: usize) -> Result<usize, JsonProblem> {
-        match self.text.get(at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(2),
-            Some(b'u')
-                if self.text.get(at + 2..at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) =>
-            {
-                Ok(6)
-            }
-            _ => Err(JsonProblem::Syntax(at)),
-        }
-    }
-
-    /// RFC 8259 section 6. Only its extent is found; its text is its value.
-    fn number(&mut self) -> Result<(), JsonProblem> {
-        let start = self.at;
-        self.take(b'-');
-        if !self.take(b'0') {
-            self.digits()?;
-        }
-        if self.take(b'.') {
-            self.digits()?;
-        }
-        if self.take(b'e') || self.take(b'E') {
-            if !self.take(b'+') {
-                self.take(b'-');
-            }
-            self.digits()?;
-        }
-        self.push(NodeKind::Number, start, self.at)
-    }
-
-    fn digits(&mut self) -> Result<(), JsonProblem> {
-        let length = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if length == 0 {
-            return Err(self.wrong());
-        }
-        self.at += length;
-        Ok(())
-    }
-
-    fn word(&mut self, word: &[u8], kind: NodeKind) -> Result<(), JsonProblem> {
-        if !self.text[self.at..].starts_with(word) {
-            return Err(self.wrong());
-        }
-        let start = self.at;
-        self.at += word.len();
-        self.push(kind, start, self.at)
-    }
-
-    fn push(&mut self, kind: NodeKind, start: usize, end: usize) -> Result<(), JsonProblem> {
-        if self.nodes.len() >= NODES_MAX {
-            return Err(JsonProblem::TooMany);
-        }
-        let next = count(self.nodes.len() + 1);
-        self.nodes.push(Node { kind, start: count(start), end: count(end), next });
-        Ok(())
-    }
-
-    fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
-        }
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), JsonProblem> {
-        if self.take(byte) { Ok(()) } else { Err(self.wrong()) }
-    }
-
-    fn take(&mut self, byte: u8) -> bool {
-        let found = self.peek() == Some(byte);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
-    }
-
-    fn wrong(&self) -> JsonProblem {
-        JsonProblem::Syntax(self.at)
-    }
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number)
-        .expect("the text's length was checked to fit, and there is at most one node per byte")
-}
-
 /// Unescapes a string whose escapes were checked. A lone surrogate becomes the three bytes that UTF-8 would use for
 /// it if it were allowed to: no valid text has them, so two different strings never become equal.
 fn unescape(text: &[u8]) -> Vec<u8> {
@@ -547,6 +336,158 @@ fn push_char(code: u32, out: &mut Vec<u8>) {
         None => {
             let low_six = |shift: u32| 0x80 | u8::try_from((code >> shift) & 0x3F).unwrap_or(0);
             out.extend_from_slice(&[0xED, low_six(6), low_six(0)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Document, JsonProblem> {
+        Document::parse(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn find(text: &str, pointer: &str) -> Lookup {
+        parse(text).unwrap().lookup(&Pointer::parse(pointer).unwrap())
+    }
+
+    fn texts(found: Lookup) -> Vec<(Kind, String)> {
+        match found {
+            Lookup::Found(values) => values
+                .into_iter()
+                .map(|value| (value.kind, String::from_utf8(value.bytes).unwrap()))
+                .collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_number_keeps_its_text_to_the_last_of_23_digits() {
+        for text in ["12345678901234567890123", "12345678901234567890124", "1.0", "1e0", "-0", "1E+5"] {
+            assert_eq!(texts(find(&format!("{{\"id\":{text}}}"), "/id")), [(Kind::Number, text.to_owned())]);
+        }
+        assert_eq!(texts(find(r#"{"id":"7"}"#, "/id")), [(Kind::Text, "7".to_owned())]);
+    }
+
+    #[test]
+    fn a_member_that_stands_twice_is_ambiguous_also_when_it_is_escaped() {
+        assert!(matches!(find(r#"{"order_id":"A","order_id":"B"}"#, "/order_id"), Lookup::Ambiguous(_)));
+        assert!(matches!(find(r#"{"order_id":"A","\u006frder_id":"B"}"#, "/order_id"), Lookup::Ambiguous(_)));
+        assert!(matches!(find(r#"{"a":{"id":1},"a":{"x":1}}"#, "/a/id"), Lookup::Ambiguous(_)));
+    }
+
+    #[test]
+    fn a_double_elsewhere_does_not_disturb_a_key() {
+        assert_eq!(texts(find(r#"{"x":1,"x":2,"id":"A"}"#, "/id")), [(Kind::Text, "A".to_owned())]);
+    }
+
+    #[test]
+    fn a_star_gives_the_value_of_each_item() {
+        let found = texts(find(r#"{"items":[{"id":"A"},{"id":7},{"no":1}]}"#, "/items/*/id"));
+        assert_eq!(found, [(Kind::Text, "A".to_owned()), (Kind::Number, "7".to_owned())]);
+    }
+
+    #[test]
+    fn pointers_are_unescaped_and_indexed_as_rfc_6901_says() {
+        assert_eq!(
+            texts(find(r#"{"a/b":{"m~n":["x","y"]}}"#, "/a~1b/m~0n/1")),
+            [(Kind::Text, "y".to_owned())]
+        );
+        assert_eq!(find(r#"["x"]"#, "/00"), Lookup::Absent);
+        assert_eq!(texts(find("\"x\"", "")), [(Kind::Text, "x".to_owned())]);
+        assert!(Pointer::parse("order_id").is_none());
+        assert!(Pointer::parse("/a~2").is_none());
+    }
+
+    #[test]
+    fn null_and_empty_are_absent_and_an_object_is_no_key() {
+        assert_eq!(find(r#"{"id":null}"#, "/id"), Lookup::Absent);
+        assert_eq!(find(r#"{"id":""}"#, "/id"), Lookup::Absent);
+        assert!(matches!(find(r#"{"id":{"x":1}}"#, "/id"), Lookup::Unreadable(_)));
+        assert!(matches!(find(r#"{"id":["x"]}"#, "/id"), Lookup::Unreadable(_)));
+    }
+
+    #[test]
+    fn depth_is_bounded_and_ten_megabytes_of_brackets_do_no_harm() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse(&nested(DEPTH_MAX)).is_ok());
+        assert_eq!(parse(&nested(DEPTH_MAX + 1)).err(), Some(JsonProblem::TooDeep));
+        assert_eq!(parse(&"[".repeat(10_000_000)).err(), Some(JsonProblem::TooDeep));
+        assert_eq!(parse(&r#"{"a":"#.repeat(100_000)).err(), Some(JsonProblem::TooDeep));
+    }
+
+    #[test]
+    fn a_million_values_are_refused() {
+        assert_eq!(parse(&format!("[{}0]", "0,".repeat(1_000_000))).err(), Some(JsonProblem::TooMany));
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_no_key_and_equals_nothing_else() {
+        assert!(matches!(find(r#"{"id":"\ud800"}"#, "/id"), Lookup::Unreadable(_)));
+        assert!(matches!(find(r#"{"id":"\udc00\ud800x"}"#, "/id"), Lookup::Unreadable(_)));
+        assert_eq!(texts(find(r#"{"id":"\ud83d\ude00"}"#, "/id")), [(Kind::Text, "😀".to_owned())]);
+        assert_ne!(unescape(br"\ud800"), unescape(br"\ud801"));
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        let wrong = [
+            "",
+            " ",
+            "{",
+            "}",
+            "[1,]",
+            "{\"a\":1,}",
+            "{'a':1}",
+            "{a:1}",
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "1e",
+            "- 1",
+            "nul",
+            "true false",
+            "\"\n\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"",
+            "[1 2]",
+            "{\"a\" 1}",
+            "NaN",
+            "/**/1",
+            "1\u{c}",
+            "{}x",
+            "\u{feff}{}",
+        ];
+        for text in wrong {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+        assert_eq!(Document::parse(Bytes::from_static(b"\"\xff\"")).err(), Some(JsonProblem::NotUtf8));
+        assert_eq!(parse("\u{feff}{}").err(), Some(JsonProblem::ByteOrderMark));
+        assert!(Document::parse(Bytes::from_static(b"\xff\xfe{\0}\0")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), pointer in "(/[a~01*]{0,3}){0,3}") {
+            if let (Ok(document), Some(pointer)) = (Document::parse(bytes.into()), Pointer::parse(&pointer)) {
+                let _ = document.lookup(&pointer);
+            }
+        }
+
+        #[test]
+        fn it_accepts_what_serde_json_accepts(text in r#"[\[\]{}",:0-9eE+\-.tfnul a\\u]{0,24}"#) {
+            let ours = parse(&text).is_ok();
+            // serde_json refuses half surrogates and numbers beyond f64 even where it only skips them.
+            let theirs = serde_json::from_str::<&serde_json::value::RawValue>(text.trim()).is_ok();
+            prop_assert!(ours || !theirs, "we refuse what serde_json takes: {text}");
+            if ours && !theirs {
+                prop_assert!(text.contains("\\u") || text.contains(['e', 'E']), "we take what serde_json refuses: {text}");
+            }
         }
     }
 }

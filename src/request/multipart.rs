@@ -304,3 +304,120 @@ fn is_any_of(value: &[u8], names: &[&[u8]]) -> bool {
 fn is_boundary_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(body: &str) -> Result<Multipart, MultipartProblem> {
+        Multipart::parse(&Bytes::copy_from_slice(body.as_bytes()), b"B")
+    }
+
+    fn part(disposition: &str, content: &str) -> String {
+        format!("--B\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n")
+    }
+
+    fn one(disposition: &str) -> Option<Vec<u8>> {
+        Some(parse(&(part(disposition, "1") + "--B--\r\n")).ok()?.parts()[0].name.clone())
+    }
+
+    #[test]
+    fn fields_are_found_by_their_php_name() {
+        let body = part("name=\"a.b\"", "1") + &part("name=\"f\"; filename=\"x.txt\"", "file") + "--B--\r\n";
+        let multipart = parse(&body).unwrap();
+        assert_eq!(multipart.lookup(b"a_b"), Lookup::text("1"));
+        assert_eq!(multipart.lookup(b"zz"), Lookup::Absent);
+        assert!(matches!(multipart.lookup(b"f"), Lookup::Unreadable(_)));
+        assert_eq!(multipart.parts()[1].filename.as_deref(), Some(b"x.txt".as_slice()));
+    }
+
+    #[test]
+    fn a_doubled_key_is_ambiguous_and_an_encoded_one_unreadable() {
+        let body = part("name=\"id\"", "1") + &part("name=\"id\"", "2") + "--B--";
+        assert!(matches!(parse(&body).unwrap().lookup(b"id"), Lookup::Ambiguous(_)));
+        let body = "--B\r\nContent-Disposition: form-data; name=\"id\"\r\nContent-Transfer-Encoding: base64\r\n\r\nMQ==\r\n--B--";
+        assert!(matches!(parse(body).unwrap().lookup(b"id"), Lookup::Unreadable(_)));
+    }
+
+    #[test]
+    fn names_are_unquoted_as_php_does_it() {
+        assert_eq!(one(r#"name="a\"b""#).as_deref(), Some(br#"a"b"#.as_slice()));
+        assert_eq!(one(r#"name="a\\b\c""#).as_deref(), Some(br"a\b\c".as_slice()));
+        assert_eq!(one("name=id").as_deref(), Some(b"id".as_slice()));
+        for wrong in [
+            "name='id'",
+            "name=\"id",
+            "name=\"id\"x",
+            "name=\"\"",
+            "name*=utf-8''id",
+            "name=\"a\"; name=\"b\"",
+            "x",
+        ] {
+            assert_eq!(one(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn whatever_can_be_cut_in_two_ways_is_refused() {
+        let field = part("name=\"id\"", "1");
+        let wrong = [
+            String::new(),
+            "--B".into(),
+            field.clone(),
+            format!("preamble\r\n{field}--B--"),
+            format!("{field}--B--\r\nepilogue"),
+            format!("{field}--B--\r\n{field}--B--"),
+            format!("{field}--Bx\r\n"),
+            field.replace("1\r\n", "1\n") + "--B--",
+            field.replace("\r\n", "\n") + "--B--",
+            "--B\r\nContent-Disposition: form-data;\r\n name=\"id\"\r\n\r\n1\r\n--B--".into(),
+            "--B\r\nX: y\r\n\r\n1\r\n--B--".into(),
+            "--B\r\n--B--".into(),
+        ];
+        for body in wrong {
+            assert!(parse(&body).is_err(), "{body:?}");
+        }
+        assert!(parse(&(field + "--B--\r\n")).is_ok());
+    }
+
+    #[test]
+    fn parts_and_their_headers_have_bounds() {
+        let field = part("name=\"a\"", "1");
+        assert!(parse(&(field.repeat(PARTS_MAX) + "--B--")).is_ok());
+        let many = parse(&(field.repeat(10_000) + "--B--"));
+        assert_eq!(many.err(), Some(MultipartProblem::TooManyParts));
+        let long = format!("--B\r\nX: {}\r\n\r\n1\r\n--B--", "y".repeat(PART_HEADER_BYTES_MAX));
+        assert_eq!(parse(&long).err(), Some(MultipartProblem::LongHeader));
+    }
+
+    #[test]
+    fn a_boundary_has_one_reading_or_none() {
+        assert_eq!(boundary(b"multipart/form-data; boundary=abc").unwrap(), b"abc");
+        assert_eq!(boundary(b"multipart/form-data; charset=utf-8; boundary=\"a b\"").ok(), None);
+        assert_eq!(boundary(b"multipart/form-data; boundary=\"a:b\"; x=y").unwrap(), b"a:b");
+        let wrong = [
+            "",
+            ";boundary=",
+            "; boundary=a; boundary=b",
+            "; xboundary=a",
+            "; boundary=\"a",
+            "; boundary=a,b",
+            "; boundary = a",
+        ];
+        for parameters in wrong {
+            assert!(boundary(format!("multipart/form-data{parameters}").as_bytes()).is_err(), "{parameters}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(pieces in proptest::collection::vec(prop_oneof![
+            Just("--B".to_owned()), Just("\r\n".to_owned()), Just("\n".to_owned()), Just("--".to_owned()), Just("Content-Disposition: form-data; name=\"a\"".to_owned()), ".{0,3}",
+        ], 0..16)) {
+            let _ = parse(&pieces.concat());
+            let _ = boundary(pieces.concat().as_bytes());
+        }
+    }
+}

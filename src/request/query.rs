@@ -169,3 +169,102 @@ fn overlaps(one: &[u8], other: &[u8]) -> bool {
     let appends = |name: &[u8]| name.windows(2).any(|two| two == b"[]");
     one.starts_with(other) || other.starts_with(one) || appends(one) || appends(other)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn found(raw: &str, name: &str) -> Option<String> {
+        match lookup(raw.as_bytes(), name.as_bytes()) {
+            Lookup::Found(values) => Some(String::from_utf8_lossy(&values[0].bytes).into_owned()),
+            Lookup::Absent => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is_ambiguous(raw: &str, name: &str) -> bool {
+        matches!(lookup(raw.as_bytes(), name.as_bytes()), Lookup::Ambiguous(_))
+    }
+
+    /// The expected names were taken from PHP 8.2's `parse_str`.
+    #[test]
+    fn names_are_read_as_php_reads_them() {
+        let cases = [
+            ("a.b", "a_b"),
+            (" a", "a"),
+            ("a b", "a_b"),
+            ("a[b", "a_b"),
+            ("a[b.c d", "a_b_c_d"),
+            ("a[b][c", "a[b]"),
+            ("a[b]junk", "a[b]"),
+            ("a[ ]", "a[]"),
+            ("a[ b]", "a[ b]"),
+            ("a\0b", "a"),
+            ("[a]", ""),
+            ("[", ""),
+            ("a.b[c.d]", "a_b[c.d]"),
+            ("a[b]]", "a[b]"),
+            ("a]b", "a]b"),
+            ("\na", "\na"),
+            ("a[[b]", "a[[b]"),
+            ("a[b][", "a[b]"),
+        ];
+        for (name, php) in cases {
+            assert_eq!(php_name(name.as_bytes()), php.as_bytes(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_decoded_once() {
+        assert_eq!(found("%69d=a%2Bb+c", "id").as_deref(), Some("a+b c"));
+        assert_eq!(found("id=%2541", "id").as_deref(), Some("%41"));
+        assert_eq!(found("id=50%&x=%zz", "id").as_deref(), Some("50%"));
+        assert_eq!(found("id=a;id=b", "id").as_deref(), Some("a;id=b"));
+        assert_eq!(found("id=&x", "id"), None);
+        assert_eq!(found("wc-ajax=checkout", "wc-ajax").as_deref(), Some("checkout"));
+        assert_eq!(found("orderId%5B%5D=c2Ft", "orderId[]").as_deref(), Some("c2Ft"));
+    }
+
+    #[test]
+    fn a_field_that_stands_twice_in_any_spelling_is_ambiguous() {
+        let cases = [
+            "id=1&id=2",
+            "id=1&%69d=1",
+            "id=1&id[]=2",
+            "id[]=2",
+            "id=1&id[x]=2",
+            "id=1&+id=2",
+            "id=1&id%00x=2",
+        ];
+        for raw in cases {
+            assert!(is_ambiguous(raw, "id"), "{raw}");
+        }
+        assert!(is_ambiguous("a.b=1&a_b=2", "a_b"));
+        assert!(is_ambiguous("a[0]=1&a[]=2", "a[0]"));
+        assert!(is_ambiguous("a[b]=1&a=2", "a[b]"));
+        assert_eq!(found("a[b]=1&a[c]=2&ab=3", "a[b]").as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn more_fields_than_php_reads_are_unreadable() {
+        let raw = "x=1&".repeat(PAIRS_MAX) + "id=1";
+        assert!(matches!(lookup(raw.as_bytes(), b"id"), Lookup::Unreadable(_)));
+        assert_eq!(found(&("x=1&".repeat(PAIRS_MAX - 1) + "id=1"), "id").as_deref(), Some("1"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..64), name in proptest::collection::vec(any::<u8>(), 0..8)) {
+            let _ = lookup(&raw, &name);
+            let _ = php_name(&raw);
+        }
+
+        #[test]
+        fn a_php_name_is_its_own_php_name(name in r"[ab .\[\]]{0,10}") {
+            let once = php_name(name.as_bytes()).into_owned();
+            prop_assert_eq!(php_name(&once).into_owned(), once);
+        }
+    }
+}

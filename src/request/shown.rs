@@ -75,19 +75,21 @@ fn turns_text(char: char) -> bool {
     matches!(char, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }
 
-/// 13 to 19 digits, with spaces or dashes between them or not, that pass the Luhn check.
+/// 13 to 19 digits that pass the Luhn check, in one run, or with spaces and dashes between them.
 fn holds_card_number(text: &[u8]) -> bool {
+    holds_card_run(text, b"") || holds_card_run(text, b" -")
+}
+
+fn holds_card_run(text: &[u8], between: &[u8]) -> bool {
     let mut digits: Vec<u8> = Vec::with_capacity(20);
     for &byte in text.iter().chain(b"\n") {
-        match byte {
-            b'0'..=b'9' => digits.push(byte - b'0'),
-            b' ' | b'-' => {}
-            _ => {
-                if (13..=19).contains(&digits.len()) && passes_luhn(&digits) {
-                    return true;
-                }
-                digits.clear();
+        if byte.is_ascii_digit() {
+            digits.push(byte - b'0');
+        } else if !between.contains(&byte) {
+            if (13..=19).contains(&digits.len()) && passes_luhn(&digits) {
+                return true;
             }
+            digits.clear();
         }
     }
     false
@@ -104,5 +106,54 @@ fn passes_luhn(digits: &[u8]) -> bool {
             (_, digit) => digit * 2,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{Sample, rules};
+
+    fn shown(id: &str) -> String {
+        let body = serde_json::json!({ "id": id }).to_string();
+        Sample::json(body).read(&rules(&["json:/id"])).unwrap().order
+    }
+
+    #[test]
+    fn an_order_is_shown_as_it_is_and_cut() {
+        assert_eq!(shown("WC-4725"), "WC-4725");
+        assert_eq!(shown(&"é".repeat(300)).chars().count(), 128);
+    }
+
+    #[test]
+    fn a_card_number_is_never_shown() {
+        for id in [
+            "4111111111111111",
+            "4111 1111 1111 1111",
+            "card:4111-1111-1111-1111!",
+            "7 4111111111111111",
+            "378282246310005",
+        ] {
+            let order = shown(id);
+            assert!(order.starts_with('#') && order.len() == 9, "{id}: {order}");
+        }
+        assert_eq!(shown("4111111111111112"), "4111111111111112");
+        assert_eq!(shown("411111111111"), "411111111111");
+    }
+
+    #[test]
+    fn a_cookie_or_header_is_never_shown_and_hashing_hides_everything() {
+        let read = |order: &str| {
+            Sample::form("id=7").header("cookie", "s=topsecret").read(&rules(&[order])).unwrap().order
+        };
+        assert!(read("cookie:s").starts_with('#'));
+        assert!(read("cookie:s + form:id").ends_with("+7"));
+        let mut hashed = rules(&["form:id"]);
+        hashed.order_hash = true;
+        assert!(Sample::form("id=7").read(&hashed).unwrap().order.starts_with('#'));
+    }
+
+    #[test]
+    fn letters_that_turn_text_are_escaped() {
+        assert_eq!(shown("a\u{202E}b\u{85}c"), "a\\u{202e}b\\u{85}c");
+    }
 }

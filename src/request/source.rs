@@ -88,6 +88,11 @@ impl Source {
         Ok(Self { text: text.to_owned(), place, steps })
     }
 
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Whether its values must never be logged in the clear: cookies and headers are credentials more often than not.
     #[must_use]
     pub fn is_secret(&self) -> bool {
@@ -115,7 +120,7 @@ impl Source {
             Place::Path(name) => read_path(view, name),
             Place::Query(name) => query::lookup(view.query.as_bytes(), name.as_bytes()),
             Place::Header(name) => read_header(view, name),
-            Place::Cookie(name) => query::lookup_in(distinct_cookies(view), name.as_bytes()),
+            Place::Cookie(name) => read_cookie(view, name),
             Place::CookiePrefix(prefix) => return self.read_cookie_prefix(view, prefix),
             Place::Form(name) => content.form(name),
             Place::Json(pointer) => content.json_at(pointer),
@@ -153,7 +158,7 @@ impl Source {
     /// cookies have different names, are not taken for one; steps walk into the value only.
     fn read_cookie_prefix(&self, view: &View<'_>, prefix: &str) -> Lookup {
         let mut seen: Vec<query::Pair<'_>> =
-            distinct_cookies(view).filter(|(name, _)| name.starts_with(prefix.as_bytes())).collect();
+            distinct_cookies(view, |name| name.starts_with(prefix.as_bytes())).collect();
         if seen.len() > VALUES_MAX {
             return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
         }
@@ -305,9 +310,12 @@ fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The cookies of all `Cookie` lines (RFC 9113 section 8.2.3 allows several), values percent-decoded as PHP does it.
-/// A cookie that stands twice with one value has one reading, so it is given once.
-fn distinct_cookies<'a>(view: &View<'a>) -> impl Iterator<Item = query::Pair<'a>> {
+/// The cookies of all `Cookie` lines (RFC 9113 section 8.2.3 allows several) whose name is wanted, values
+/// percent-decoded as PHP does it. A cookie that stands twice with one value has one reading, so it is given once.
+fn distinct_cookies<'a>(
+    view: &View<'a>,
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> impl Iterator<Item = query::Pair<'a>> {
     let headers = view.headers;
     let raw = move || {
         headers
@@ -317,12 +325,18 @@ fn distinct_cookies<'a>(view: &View<'a>) -> impl Iterator<Item = query::Pair<'a>
     };
     raw().enumerate().filter_map(move |(index, piece)| {
         let piece = piece.trim_ascii();
-        let at = memchr::memchr(b'=', piece).filter(|&at| at > 0)?;
+        let at = memchr::memchr(b'=', piece).filter(|&at| at > 0 && is_wanted(&piece[..at]))?;
         // A hostile header has thousands of cookies; looking back is bounded, and beyond it a repetition counts.
         let is_repeated =
             index < COOKIES_COMPARED_MAX && raw().take(index).any(|other| other.trim_ascii() == piece);
         (!is_repeated).then(|| (Cow::Borrowed(&piece[..at]), query::decode(&piece[at + 1..], Plus::IsItself)))
     })
+}
+
+fn read_cookie(view: &View<'_>, name: &str) -> Lookup {
+    let wanted = query::php_name(name.as_bytes());
+    let is_wanted = |other: &[u8]| query::base(&query::php_name(other)) == query::base(&wanted);
+    query::lookup_in(distinct_cookies(view, is_wanted), name.as_bytes())
 }
 
 /// How many cookies are compared with those before them.
@@ -348,4 +362,165 @@ fn segments(text: &[u8]) -> impl Iterator<Item = &[u8]> {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::sample::Sample, *};
+
+    fn texts(found: Lookup) -> Vec<String> {
+        match found {
+            Lookup::Found(values) => {
+                values.into_iter().map(|value| String::from_utf8_lossy(&value.bytes).into_owned()).collect()
+            }
+            Lookup::Absent => Vec::new(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn cookie(line: &str) -> Sample {
+        Sample::form("").header("cookie", line)
+    }
+
+    #[test]
+    fn a_source_is_printed_as_it_was_written() {
+        for text in [
+            "path:cart",
+            "query:wc-ajax",
+            "header:idempotency-key",
+            "cookie:wp_woocommerce_session_*|segment:0",
+            "form:custom|json:/order_id",
+            "json:/items/*/id",
+            "json:",
+        ] {
+            assert_eq!(Source::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_wrong_source_is_told_what_there_is() {
+        let wrong = |text: &str| Source::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            wrong("xml:/a"),
+            "there is no source of the kind `xml`; there are path, query, header, cookie, form, json"
+        );
+        assert!(wrong("cart").contains("kind:name"));
+        assert!(wrong("json:order_id").contains("begins with `/`"));
+        assert!(wrong("form:a|jwt:user_id").contains("segment:N"));
+        assert!(wrong("cookie:*").contains("names nothing"));
+        for text in [
+            "",
+            ":",
+            "form:",
+            "header:a b",
+            "cookie:a|segment:x",
+            "cookie:a|segment:100",
+            "json:/a|json:b",
+            "json:/a~",
+        ] {
+            assert!(Source::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cookies_and_headers_are_secret() {
+        let secret = |text: &str| Source::parse(text).unwrap().is_secret();
+        assert!(secret("cookie:a") && secret("cookie:a*|segment:0") && secret("header:authorization"));
+        assert!(!secret("form:a") && !secret("json:/a") && !secret("path:a") && !secret("query:a"));
+    }
+
+    #[test]
+    fn a_quoted_idempotency_key_is_the_bare_one() {
+        let key =
+            |value: &str| Sample::form("").header("idempotency-key", value).look("header:idempotency-key");
+        assert_eq!(key("\"abc\""), Lookup::text("abc"));
+        assert_eq!(key("abc"), Lookup::text("abc"));
+        assert_eq!(key(r#""a\"b\\""#), Lookup::text(r#"a"b\"#));
+        assert_eq!(key("\"\""), Lookup::Absent);
+        assert_eq!(key(""), Lookup::Absent);
+        for wrong in ["\"abc", "\"abc\"x", r#""a\b""#, "\""] {
+            assert!(matches!(key(wrong), Lookup::Unreadable(_)), "{wrong}");
+        }
+        let twice = Sample::form("").header("idempotency-key", "a").header("idempotency-key", "a");
+        assert!(matches!(twice.look("header:idempotency-key"), Lookup::Ambiguous(_)));
+    }
+
+    #[test]
+    fn a_woocommerce_session_is_found_by_prefix_and_cut_after_decoding() {
+        let sample = cookie("sbjs=1; wp_woocommerce_session_0a1b=t_5f0c%7C1893456000%7C1893452400%7C0d4c");
+        assert_eq!(
+            texts(sample.look("cookie:wp_woocommerce_session_*")),
+            ["wp_woocommerce_session_0a1b=t_5f0c|1893456000|1893452400|0d4c"]
+        );
+        assert_eq!(
+            texts(sample.look("cookie:wp_woocommerce_session_*|segment:0")),
+            ["wp_woocommerce_session_0a1b=t_5f0c"]
+        );
+        let old = cookie("wp_woocommerce_session_0a1b=t_5f0c%7C%7C189%7C%7C1893%7C%7C0d");
+        assert_eq!(texts(old.look("cookie:wp_woocommerce_session_0a1b|segment:1")), ["189"]);
+        assert_eq!(texts(old.look("cookie:wp_woocommerce_session_0a1b|segment:9")), Vec::<String>::new());
+        assert_eq!(texts(cookie("s_b=2; s_a=1").look("cookie:s_*")), ["s_a=1", "s_b=2"]);
+    }
+
+    #[test]
+    fn a_cookie_with_two_values_is_ambiguous_and_lines_are_joined() {
+        assert!(matches!(cookie("a=1; a=2").look("cookie:a"), Lookup::Ambiguous(_)));
+        assert!(matches!(cookie("a=1; a=2").look("cookie:a*"), Lookup::Ambiguous(_)));
+        assert!(matches!(cookie("a=1").header("cookie", "a=2").look("cookie:a"), Lookup::Ambiguous(_)));
+        assert_eq!(texts(cookie("a=1; a=1").look("cookie:a")), ["1"]);
+        assert_eq!(texts(cookie("b=1").header("cookie", "a=2").look("cookie:a")), ["2"]);
+    }
+
+    #[test]
+    fn a_json_text_inside_a_form_is_read() {
+        let sample =
+            Sample::form("custom=%7B%22order_id%22%3A4725%2C%22order_key%22%3A%22wc%22%7D&invoice=WC-4725");
+        assert_eq!(texts(sample.look("form:custom|json:/order_id")), ["4725"]);
+        assert_eq!(Sample::form("custom=free+text").look("form:custom|json:/order_id"), Lookup::Absent);
+        let broken = Sample::form("custom=%7Bx").look("form:custom|json:/order_id");
+        assert!(matches!(broken, Lookup::Unreadable(_)));
+        let doubled = Sample::form("custom=%7B%22a%22%3A1%2C%22a%22%3A2%7D").look("form:custom|json:/a");
+        assert!(matches!(doubled, Lookup::Ambiguous(_)));
+    }
+
+    #[test]
+    fn paths_and_queries_are_read() {
+        let sample = Sample::json("").param("cart", "Zk7").query("key=wc_order_1&id=%37");
+        assert_eq!(texts(sample.look("path:cart")), ["Zk7"]);
+        assert_eq!(texts(sample.look("query:id")), ["7"]);
+        assert_eq!(sample.look("path:other"), Lookup::Absent);
+    }
+
+    #[test]
+    fn control_bytes_and_endless_values_are_unreadable() {
+        for value in ["a%00b", "a%0Ab", "a%7F"] {
+            assert!(
+                matches!(Sample::form(format!("id={value}")).look("form:id"), Lookup::Unreadable(_)),
+                "{value}"
+            );
+        }
+        assert!(matches!(Sample::json(r#"{"id":"\u0000"}"#).look("json:/id"), Lookup::Unreadable(_)));
+        let endless = Sample::form(format!("id={}", "x".repeat(1 << 20))).look("form:id");
+        assert!(matches!(endless, Lookup::Unreadable(_)));
+        let many = Sample::json(format!("[{}1]", "1,".repeat(VALUES_MAX))).look("json:/*");
+        assert!(matches!(many, Lookup::Unreadable(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_and_no_request_make_it_panic(
+            text in r"(path|query|header|cookie|form|json|x):[a-z/*~|:\[\]0-9]{0,12}",
+            line in "[ -~]{0,40}",
+            body in proptest::collection::vec(any::<u8>(), 0..40),
+            content_type in prop_oneof![Just("application/json"), Just("application/x-www-form-urlencoded"), Just("multipart/form-data; boundary=B")],
+        ) {
+            if let Ok(source) = Source::parse(&text) {
+                prop_assert_eq!(source.to_string(), text);
+                let sample = Sample::post(content_type, body).header("cookie", &line).header("a", &line).query(&line);
+                let _ = source.read(&sample.view(), &sample.content());
+            }
+        }
+    }
 }
