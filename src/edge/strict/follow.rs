@@ -69,7 +69,10 @@ impl Follower {
                     Verdict::Whole(head) => {
                         pass += head.len;
                         self.heads += 1;
-                        (self.version, self.wish) = (head.version, head.wish);
+                        self.wish = head.wish;
+                        if head.version == Version::Http10 {
+                            self.version = Version::Http10;
+                        }
                         self.state = match head.body {
                             Body::Length(0) => self.after_body(),
                             Body::Length(length) => State::Length(length),
@@ -129,7 +132,7 @@ impl Follower {
         self.heads
     }
 
-    /// Which version the last head was of.
+    /// The lowest version that a head was of: several may pass in one step, and one old one is enough to be careful.
     pub(super) fn version(&self) -> Version {
         self.version
     }
