@@ -7,6 +7,7 @@
 mod client;
 mod setup;
 mod shop;
+mod store;
 
 use std::{
     cell::RefCell,
@@ -38,6 +39,7 @@ use tokio::{
 
 pub(crate) use client::{Answer, Ask, Sending, get, post, post_json};
 pub(crate) use setup::Setup;
+pub(crate) use store::Flaky;
 pub(crate) use shop::{Ended, Reply, Shop, created, declined, ok};
 
 /// Bytes that a connection holds on its way, each direction.
@@ -75,17 +77,7 @@ impl Gate {
     }
 
     pub(crate) async fn with(shop: &Shop, setup: Setup) -> Self {
-        let config = setup.parse();
-        let store = Arc::new(server::memory(&config));
-        let ticking = Arc::clone(&store);
-        // The control thread's part.
-        drop(spawn_local(async move {
-            let mut interval = tokio::time::interval(TICK);
-            loop {
-                interval.tick().await;
-                ticking.tick();
-            }
-        }));
+        let store = Flaky::new(&setup.parse());
         Self::on_store(shop, setup, store).await
     }
 

@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{io::DuplexStream, time::Instant};
+use tokio::{io::DuplexStream, time::{Instant, Sleep}};
 
 use super::eventually;
 
@@ -73,6 +73,8 @@ enum Does {
     Answers { after: Duration, reply: Reply },
     Stalls { before: Where, reply: Reply },
     Resets { after: Duration, before: Where, reply: Reply },
+    /// Headers and half the body at once, the rest later.
+    Dawdles { pause: Duration, reply: Reply },
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -143,6 +145,11 @@ impl Shop {
         Self::does(Does::Answers { after, reply: success }).at_first(Does::Answers { after, reply: failure })
     }
 
+    /// Sends headers and half a body, the rest later.
+    pub(crate) fn dawdles_mid_body(pause: Duration, reply: Reply) -> Self {
+        Self::does(Does::Dawdles { pause, reply })
+    }
+
     /// Does the work and never says a word.
     pub(crate) fn stalls_before_headers() -> Self {
         Self::does(Does::Stalls { before: Where::Headers, reply: ok("") })
@@ -172,8 +179,12 @@ impl Shop {
     }
 
     pub(crate) fn answers_large(bytes: usize) -> Self {
-        let body: Vec<u8> = (0..bytes).map(|n| b'a' + (n % 23) as u8).collect();
-        Self::answers(Reply { body: body.into(), ..created("") })
+        Self::answers(Reply { body: Self::large(bytes), ..created("") })
+    }
+
+    /// The body of such an answer.
+    pub(crate) fn large(bytes: usize) -> Bytes {
+        (0..bytes).map(|n| b'a' + (n % 23) as u8).collect::<Vec<u8>>().into()
     }
 
     /// Closes a connection that idled longer, in the very moment in which the next request comes.
@@ -290,6 +301,7 @@ impl Shop {
             }
             Does::Stalls { before: Where::Headers, .. } => std::future::pending().await,
             Does::Stalls { before: Where::BodyEnd, reply } => Ok(write(reply, Then::Stall, work)),
+            Does::Dawdles { pause, reply } => Ok(write(reply, Then::Pause(pause), work)),
             Does::Resets { after, before, reply } => {
                 tokio::time::sleep(after).await;
                 match before {
@@ -350,11 +362,15 @@ enum Then {
     End,
     Stall,
     Reset,
+    Pause(Duration),
 }
 
 /// A body on its way to the gate: all of it, or half and what comes then.
 struct Writing {
     rest: VecDeque<Bytes>,
+    /// The second half, where there is one.
+    second: VecDeque<Bytes>,
+    pause: Option<Pin<Box<Sleep>>>,
     left: u64,
     then: Then,
     work: Work,
@@ -366,12 +382,13 @@ const PIECE_BYTES: usize = 16 << 10;
 fn write(reply: Reply, then: Then, work: Work) -> Response<Writing> {
     let reply = reply.numbered(work.number + 1);
     let length = reply.body.len();
-    let written = if then == Then::End { reply.body } else { reply.body.slice(..length / 2) };
-    let rest = written.chunks(PIECE_BYTES).map(|piece| written.slice_ref(piece)).collect();
+    let half = if then == Then::End { length } else { length / 2 };
+    let pieces = |bytes: Bytes| bytes.chunks(PIECE_BYTES).map(|piece| bytes.slice_ref(piece)).collect();
+    let (rest, second) = (pieces(reply.body.slice(..half)), pieces(reply.body.slice(half..)));
     if length == 0 {
         work.end(Ended::Answered);
     }
-    let mut response = Response::new(Writing { rest, left: length as u64, then, work });
+    let mut response = Response::new(Writing { rest, second, pause: None, left: length as u64, then, work });
     *response.status_mut() = StatusCode::from_u16(reply.status).expect("a status");
     for (name, value) in reply.headers {
         let value = HeaderValue::from_str(&value).expect("a field value");
@@ -384,7 +401,7 @@ impl Body for Writing {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
         if let Some(piece) = this.rest.pop_front() {
             this.left -= piece.len() as u64;
@@ -396,7 +413,18 @@ impl Body for Writing {
         match this.then {
             Then::End => Poll::Ready(None),
             Then::Stall => Poll::Pending,
+            Then::Pause(pause) => {
+                let timer = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+                std::task::ready!(timer.as_mut().poll(cx));
+                this.rest = std::mem::take(&mut this.second);
+                this.then = Then::End;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             Then::Reset => {
+                // What was written so far is on its way before the connection breaks.
+                let timer = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(super::millis(1))));
+                std::task::ready!(timer.as_mut().poll(cx));
                 this.work.end(Ended::Reset);
                 Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())))
             }
