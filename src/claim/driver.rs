@@ -103,8 +103,10 @@ impl Driver {
             lease: self.claims.lease,
             in_doubt: demand.in_doubt,
         };
+        let mut known_before = 0;
         loop {
             let started = Instant::now();
+            let boarded = self.flight.boarded();
             let claimed = self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await;
             let took = started.elapsed();
             self.spent.claiming += took;
@@ -120,10 +122,15 @@ impl Driver {
                 Ok(Claimed::InDoubt { remaining, .. }) => return Asked::End(Ended::InDoubt { remaining }, None),
                 Ok(Claimed::Mismatch) => return Asked::End(Ended::Mismatch, None),
                 Ok(Claimed::Busy) => return Asked::End(Ended::Busy, None),
-                Ok(Claimed::Follow { fence, wake }) => (Some(fence), wake),
+                Ok(Claimed::Follow { fence, wake }) if self.may_follow(known_before) => (Some(fence), wake),
+                // A signal has come since that run may have begun: it waits for the one after.
+                Ok(Claimed::Follow { fence, wake }) => {
+                    (ask.may, known_before) = (May::FollowAfter(Some(fence)), boarded);
+                    (None, wake)
+                }
                 Ok(Claimed::Queue { running, wake }) => {
                     if ask.may == May::FollowAfter(None) && running.is_some() {
-                        ask.may = May::FollowAfter(running);
+                        (ask.may, known_before) = (May::FollowAfter(running), boarded);
                     }
                     (None, wake)
                 }
@@ -140,6 +147,16 @@ impl Driver {
             {
                 return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
             }
+        }
+    }
+
+    /// Whether everybody on board had arrived before the run began that the store lets us follow. Anybody may follow
+    /// any run in mode `once`. A signal may only follow a run that began after it: that is so for those who were on
+    /// board when the store was asked while the run before was at the shop, and for nobody who came since.
+    fn may_follow(&self, known_before: usize) -> bool {
+        match self.demand.boarding {
+            Boarding::UntilEnd => true,
+            Boarding::UntilSent => self.flight.close(known_before),
         }
     }
 
