@@ -5,6 +5,10 @@ mod config;
 #[cfg(test)]
 mod guarantees;
 #[cfg(test)]
+mod modes;
+#[cfg(test)]
+mod records;
+#[cfg(test)]
 mod shop;
 #[cfg(test)]
 mod world;
