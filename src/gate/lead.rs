@@ -109,7 +109,12 @@ impl Sender for Lead {
         let request = self.request(hold.fence);
         // A second attempt happens only after nothing was sent: then nothing was given to the leader either.
         let mut running = Box::pin(exchange.run(request, self.own.take()));
-        match timeout(patience, &mut running).await {
+        let came = timeout(patience, &mut running).await;
+        if begun.get() {
+            // A connection that was refused is no send.
+            core.gate.metrics.route(self.route).upstream_sends.inc();
+        }
+        match came {
             Ok((sent, own)) => {
                 self.own = own;
                 sent
@@ -169,7 +174,6 @@ impl Exchange {
         let Some(guard) = &route.guard else { return (Sent::NotSent(NotSent::Unreachable), own) };
         let upstream = &core.upstreams[route.upstream];
         let sent_at = tokio::time::Instant::now();
-        core.gate.metrics.route(self.route).upstream_sends.inc();
         let sent = match upstream.send(request, Purpose::Exchange, &self.begun).await {
             Ok(sent) => sent,
             Err(SendError::Unreachable { .. } | SendError::NoServer) => {
