@@ -38,6 +38,8 @@ pub struct Driver {
 enum Asked {
     Lead(Hold),
     End(Ended, Option<Fence>),
+    /// The store gave no answer; it may have carried the claim out.
+    Unheard(Ask),
     /// Every client left while nothing was sent.
     Withdrawn,
 }
@@ -62,6 +64,12 @@ impl Driver {
             let hold = match self.ask().await {
                 Asked::Lead(hold) => hold,
                 Asked::End(ended, fence) => return self.tell(ended, fence),
+                Asked::Unheard(ask) => {
+                    self.tell(Ended::StoreDown, None);
+                    // Whoever comes next is to hear the same at once, and not to queue behind this.
+                    drop(places);
+                    return self.give_back_unheard(ask).await;
+                }
                 Asked::Withdrawn => return self.tell_nobody(),
             };
             if !self.flight.set_out() {
@@ -112,7 +120,7 @@ impl Driver {
             self.spent.claiming += took;
             self.claims.observer.claimed(outcome(&claimed), took);
             let (following, wake) = match claimed {
-                Err(_) => return Asked::End(Ended::StoreDown, None),
+                Err(_) => return Asked::Unheard(ask),
                 Ok(Claimed::Lead(hold)) => return Asked::Lead(hold),
                 Ok(Claimed::Replay(record)) => {
                     let fence = record.fence;
@@ -146,6 +154,24 @@ impl Driver {
                 && following == Some(fence)
             {
                 return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
+            }
+        }
+    }
+
+    /// Asks again with the same owner, which gives the same answer, so that a claim that was carried out unheard does
+    /// not hold its order until it is in doubt though nothing was sent.
+    async fn give_back_unheard(&self, ask: Ask) {
+        let until = Instant::now() + self.claims.lease;
+        while Instant::now() < until {
+            tokio::select! {
+                () = tokio::time::sleep(SETTLE_PAUSE) => {}
+                () = self.claims.stopping.cancelled() => return,
+            }
+            match self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await {
+                Err(_) => {}
+                Ok(Claimed::Lead(hold)) => return self.abandon(&hold).await,
+                // It is somebody else's turn: ours was never taken, or is over.
+                Ok(_) => return,
             }
         }
     }
