@@ -2,7 +2,7 @@
 
 use oncegate::{
     ops::words::StoreOp,
-    store::{LaneView, Resolution, Resolved, Store},
+    store::{LaneView, Resolution, Resolved},
 };
 use tokio::{io::AsyncWriteExt, join, time::Instant};
 

@@ -1,9 +1,9 @@
 //! What is kept, for whom and how long; what is in doubt, and how that ends; what answers of the gate look like.
 
 use oncegate::ops::words::StoreOp;
-use tokio::{join, time::Instant};
+use tokio::{io::AsyncWriteExt, join, time::Instant};
 
-use crate::world::{CART, Ended, Flaky, Gate, Setup, Shop, created, get, ok, post, post_json, secs};
+use crate::world::{CART, Ended, Flaky, Gate, Setup, Shop, created, eventually, get, ok, post, post_json, secs};
 
 const RUN: &str = "run {n}";
 
@@ -280,9 +280,29 @@ async fn nothing_is_sent_while_the_store_cannot_be_asked() {
     let refused = gate.post("/checkout", CART).await;
     assert_eq!(refused.refusal(), (503, "store-down".to_owned()));
     assert!(refused.retry_after() > 0);
+    let began = Instant::now();
+    assert_eq!(gate.post("/checkout", CART).await.refusal(), (503, "store-down".to_owned()));
+    assert!(began.elapsed() < secs(1), "nobody queues for a store that is down");
     assert_eq!(shop.attempts(), 0);
     store.mend();
     assert_eq!(gate.post("/checkout", CART).await.verdict(), "lead");
+}
+
+// The store carries the claim out and its answer is lost: nothing was sent, so nobody has to wait for the end of a
+// lease, and nobody is told that the order is in doubt.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_claim_whose_answer_was_lost_is_given_back() {
+    let shop = Shop::answers(created(RUN));
+    let store = Flaky::new(&Setup::default().parse());
+    let gate = Gate::on_store(&shop, Setup::default(), std::sync::Arc::clone(&store) as _).await;
+    store.lose_answers(StoreOp::Claim);
+    assert_eq!(gate.post("/checkout", CART).await.refusal(), (503, "store-down".to_owned()));
+    store.mend();
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(gate.post("/checkout", CART).await.verdict(), "lead");
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(gate.post("/checkout", CART).await.verdict(), "replay");
+    assert_eq!(shop.orders(), 1);
 }
 
 // The shop is not there. Nothing was sent, so another server may be asked.
@@ -292,6 +312,7 @@ async fn a_server_that_refuses_the_connection_costs_nothing_but_the_next_one() {
     let gate = Gate::start(&shop).await;
     assert_eq!(gate.post("/checkout", CART).await.verdict(), "lead");
     assert_eq!((shop.orders(), shop.attempts()), (1, 2));
+    assert_eq!(shop.visit(0).server, "shop-2:80");
 }
 
 // All servers refuse for a moment, and several clients wait: one of them leads next.
@@ -317,8 +338,10 @@ async fn a_shop_that_stays_away_is_tried_a_bounded_number_of_times() {
     }
     assert!((2..=6).contains(&shop.attempts()), "{}", shop.attempts());
     assert_eq!(gate.metric("oncegate_in_doubt_total", &[]), 0);
+    assert_eq!(gate.metric("oncegate_upstream_sends_total", &[]), 0, "nothing was sent");
     shop.comes_back();
     assert_eq!(gate.post("/checkout", CART).await.verdict(), "lead");
+    assert_eq!(gate.metric("oncegate_upstream_sends_total", &[]), 1);
 }
 
 // SIGTERM: what runs ends, who waits for it is answered, what comes now is told to come again.
@@ -382,4 +405,71 @@ async fn every_guarded_exchange_has_one_line_without_secrets() {
     }
     assert_eq!(gate.metric("oncegate_exchanges_total", &[]), 4, "the sum is that of all guarded requests");
     assert_eq!(gate.metric("oncegate_duplicates_total", &[]), 2, "a leader whose client left is no duplicate");
+}
+
+// Half of an answer that is too large to keep, and the shop dies: the leader's client must not take it for whole.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_large_answer_that_breaks_off_is_a_doubt() {
+    let shop = Shop::resets_mid_body(secs(1), ok(&"0123456789".repeat(1000)));
+    let gate = Gate::with(&shop, Setup::default().checkout("record_max = \"100B\"")).await;
+    let (first, second) = join!(gate.try_send(post("/checkout", CART)), gate.post("/checkout", CART));
+    assert!(first.is_err(), "{first:?}");
+    assert_eq!(second.refusal(), (502, "upstream-reset".to_owned()));
+    assert_eq!(gate.post("/checkout", CART).await.refusal(), (503, "outcome-unknown".to_owned()));
+    assert_eq!(gate.metric("oncegate_in_doubt_total", &["cause=\"truncated\""]), 1);
+    assert_eq!(shop.orders(), 1);
+}
+
+// A client that asks and never reads holds up neither the shop nor the order.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_client_that_does_not_read_holds_nobody_up() {
+    let shop = Shop::answers_large(3 << 20);
+    let setup = Setup::default().limits("send_timeout = \"5s\"");
+    let gate = Gate::with(&shop, setup).await;
+    let mut wire = gate.connect();
+    let request = format!(
+        "POST /checkout HTTP/1.1\r\nhost: shop.example\r\ncookie: session=alice\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{CART}",
+        CART.len()
+    );
+    wire.write_all(request.as_bytes()).await.unwrap();
+    shop.reached(1).await;
+    eventually("the shop has been read to its end", || shop.visit(0).ended.is_some()).await;
+    assert_eq!(shop.visit(0).ended.map(|(_, how)| how), Some(Ended::Answered));
+    gate.until("the flight has landed", |gate| gate.shared().claims.flights.running() == 0).await;
+    assert_eq!(gate.post("/checkout", CART).await.refusal(), (409, "answer-too-large".to_owned()));
+    assert_eq!(shop.orders(), 1);
+}
+
+// The body is packed: it is unpacked to be read, and the shop gets it as it came.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_packed_body_is_read_and_passed_on_as_it_came() {
+    let pack = |level| {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+        std::io::Write::write_all(&mut packer, CART.as_bytes()).unwrap();
+        packer.finish().unwrap()
+    };
+    let ask = |level| {
+        let mut ask = post("/checkout", "").with("content-encoding", "gzip");
+        ask.body = pack(level).into();
+        ask
+    };
+    let shop = Shop::answers(ok(RUN));
+    let gate = Gate::start(&shop).await;
+    assert_eq!(gate.send(ask(0)).await.verdict(), "lead");
+    assert_eq!(gate.send(ask(9)).await.verdict(), "replay", "packed in another way, the same request");
+    assert_ne!(pack(0), pack(9));
+    assert_eq!((&shop.visit(0).body[..], shop.visit(0).header("content-encoding")), (&pack(0)[..], "gzip"));
+}
+
+// One connection after the other request: a browser that sends the form again on the connection it has.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_connection_carries_one_exchange_after_the_other() {
+    let shop = Shop::answers_after(secs(1), ok(RUN));
+    let gate = Gate::start(&shop).await;
+    let asks = [post("/checkout", CART), get("/page"), post("/checkout", CART), post("/checkout", "item=cup")];
+    let answers = gate.send_all(asks.to_vec()).await;
+    let verdicts: Vec<_> = answers.iter().map(|answer| answer.verdict()).collect();
+    assert_eq!(verdicts, ["lead", "", "replay", "bypass"]);
+    assert_eq!(answers.iter().map(|answer| answer.text()).collect::<Vec<_>>(), ["run 1", "run 2", "run 1", "run 3"]);
 }
