@@ -128,6 +128,10 @@ async fn guarded(
         IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
     };
     let demand = demand(guard, matched.route, &reading, renewal.generations());
+    if has_no_room(core, &reading) {
+        let bound = "flights (limits.flights_max)";
+        return report.refuse(&Refusal::Overloaded { retry_after: TRY_AGAIN, bound }, Phase::Claim);
+    }
     let (own, mut leaders_own) = oneshot::channel();
     let trace = Rc::new(Trace::default());
     let part = core.gate.claims.take_part(demand, || {
@@ -151,6 +155,7 @@ async fn guarded(
         }
         Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
     };
+    report.boarded(ticket.role());
     let waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
     report.trace(&trace);
     match waited {
@@ -205,6 +210,14 @@ fn demand(
         followers_max: guard.followers_max,
         lane_depth_max: guard.lane_depth_max,
     }
+}
+
+/// Flights outlive their clients, so the bound on connections does not bound them. A flight that is there may still
+/// be joined. Cores look without a lock: each of them may go beyond the bound by one.
+fn has_no_room(core: &Core, reading: &Reading) -> bool {
+    let flights = &core.gate.claims.flights;
+    flights.running() >= core.gate.config.limits.flights_max
+        && reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint))
 }
 
 /// A stable key that a plugin of the shop may use: the same for the same request, a guess to nobody.
@@ -418,8 +431,9 @@ async fn bypass(
     id: &HeaderValue,
     matched: Matched,
     read: Collected,
-    report: Report,
+    mut report: Report,
 ) -> Response<Reply> {
+    report.passing();
     let upstream = core.gate.config.routes[matched.route].upstream;
     let body = ToShop::collected(read.bytes, read.trailers);
     // The body counts against the budget until the shop has answered.

@@ -262,6 +262,11 @@ impl<E> Flights<E> {
         }
     }
 
+    /// Whether a request of this fingerprint may find a flight to join.
+    pub fn has(&self, key: &Key) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// Flights that run or wait in this process.
     pub fn running(&self) -> usize {
         self.running.load(Relaxed)

@@ -3,4 +3,8 @@
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod guarantees;
+#[cfg(test)]
 mod shop;
+#[cfg(test)]
+mod world;
