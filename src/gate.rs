@@ -66,7 +66,9 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
             Err(refusal) => refuse(refusal),
         },
         Some(guard) => match guard.enforce {
-            Enforce::Observe => observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse),
+            Enforce::Observe => {
+                observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse)
+            }
             Enforce::Yes => {
                 let report = Report::begin(core, client, matched.route, &id, &matched.parts);
                 guarded(core, client, &id, guard, matched, report).await
@@ -279,9 +281,12 @@ fn answered(
                     let stored = stored(guard, judged, reading);
                     report.lead(leaders_answer(id, own, &answer, stored, delivered), reason)
                 }
-                (Role::Leader, None) | (Role::Follower, _) => {
-                    report.given(give(id, &answer, How::Follow, share, delivered), &answer, How::Follow, reason)
-                }
+                (Role::Leader, None) | (Role::Follower, _) => report.given(
+                    give(id, &answer, How::Follow, share, delivered),
+                    &answer,
+                    How::Follow,
+                    reason,
+                ),
             }
         }
         Ended::Followed { answer, judged } => {

@@ -7,11 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use super::{Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight, lane::Place};
+use super::{
+    Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight,
+    lane::Place,
+};
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
     store::{
-    Ask, Claimed, Ending, Fence, Hold, Judged, May, Renewed, Reply, Settled, StoreError, Wake, Woken,
+        Ask, Claimed, Ending, Fence, Hold, Judged, May, Renewed, Reply, Settled, StoreError, Wake, Woken,
     },
 };
 
@@ -116,8 +119,12 @@ impl Driver {
                     let fence = record.fence;
                     return Asked::End(Ended::Replayed(record), Some(fence));
                 }
-                Ok(Claimed::Resolved { remaining, .. }) => return Asked::End(Ended::Resolved { remaining }, None),
-                Ok(Claimed::InDoubt { remaining, .. }) => return Asked::End(Ended::InDoubt { remaining }, None),
+                Ok(Claimed::Resolved { remaining, .. }) => {
+                    return Asked::End(Ended::Resolved { remaining }, None);
+                }
+                Ok(Claimed::InDoubt { remaining, .. }) => {
+                    return Asked::End(Ended::InDoubt { remaining }, None);
+                }
                 Ok(Claimed::Mismatch) => return Asked::End(Ended::Mismatch, None),
                 Ok(Claimed::Busy) => return Asked::End(Ended::Busy, None),
                 Ok(Claimed::Follow { fence, wake }) => (Some(fence), wake),
@@ -191,7 +198,9 @@ impl Driver {
             tokio::time::sleep(SETTLE_PAUSE).await;
             // A renewal that fails here says nothing new: the settle itself is about to be tried.
             let _ = self.call(StoreOp::Renew, self.claims.store.renew(hold)).await;
-            if let Ok(settled) = self.call(StoreOp::Settle, self.claims.store.settle(hold, ending.clone())).await {
+            if let Ok(settled) =
+                self.call(StoreOp::Settle, self.claims.store.settle(hold, ending.clone())).await
+            {
                 self.count(settled);
                 return;
             }

@@ -338,16 +338,23 @@ mod tests {
         let (_leader, flight) = begin(&table, 1);
         assert!(matches!(join(&table, 1, Boarding::UntilSent), Joined::Follow(_)));
         assert!(flight.set_out());
-        let Joined::Begin(_next, next) = join(&table, 1, Boarding::UntilSent) else { panic!("must begin anew") };
+        let Joined::Begin(_next, next) = join(&table, 1, Boarding::UntilSent) else {
+            panic!("must begin anew")
+        };
         table.landed(&flight);
-        assert!(matches!(join(&table, 1, Boarding::UntilSent), Joined::Follow(_)), "the trailing run was lost");
+        assert!(
+            matches!(join(&table, 1, Boarding::UntilSent), Joined::Follow(_)),
+            "the trailing run was lost"
+        );
         assert!(!Arc::ptr_eq(&flight, &next));
     }
 
     #[test]
     fn followers_are_bounded_and_a_place_is_free_again_at_once() {
         let table = Table::default();
-        let Joined::Begin(_leader, _flight) = table.join(key(1), None, Boarding::UntilEnd, 1) else { panic!() };
+        let Joined::Begin(_leader, _flight) = table.join(key(1), None, Boarding::UntilEnd, 1) else {
+            panic!()
+        };
         let Joined::Follow(first) = table.join(key(1), None, Boarding::UntilEnd, 1) else { panic!() };
         assert!(matches!(table.join(key(1), None, Boarding::UntilEnd, 1), Joined::Full));
         drop(first);
@@ -357,7 +364,9 @@ mod tests {
     #[test]
     fn the_same_event_with_another_body_is_not_the_same_request() {
         let table = Table::default();
-        let Joined::Begin(_leader, _flight) = table.join(key(1), key(7), Boarding::UntilEnd, 1) else { panic!() };
+        let Joined::Begin(_leader, _flight) = table.join(key(1), key(7), Boarding::UntilEnd, 1) else {
+            panic!()
+        };
         assert!(matches!(table.join(key(1), key(8), Boarding::UntilEnd, 1), Joined::Mismatch));
     }
 
