@@ -167,7 +167,6 @@ async fn guarded(
             report.lead(streamed(id, own), Reason::Done)
         }
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
-        Waited::Broken => report.refuse(&Refusal::Internal { cause: None }, Phase::Claim),
     }
 }
 
@@ -224,8 +223,6 @@ enum Waited {
     /// The leader's answer is too large to wait for its end.
     Stream(LeadersOwn),
     InVain,
-    /// The flight's task died without a word.
-    Broken,
 }
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.
@@ -241,7 +238,7 @@ async fn wait(
                 biased;
                 end = ticket.end() => {
                     let own = own.or_else(|| leaders_own.try_recv().ok());
-                    return end.map_or(Waited::Broken, |end| Waited::End(end, own));
+                    return Waited::End(end, own);
                 }
                 came = &mut *leaders_own, if own.is_none() && !leaders_own.is_terminated() => match came {
                     Ok(mine) if mine.stream.is_some() => return Waited::Stream(mine),

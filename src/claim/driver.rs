@@ -183,10 +183,15 @@ impl Driver {
                 self.tell(ended, fence);
             }
             Err(_) => {
-                // The client is not made to pay for a store that is down; those who come meanwhile get the answer
-                // from this flight, which stays on the table while the settle is tried again.
-                let end = End { what: ended, fence, spent: self.spent };
-                self.flight_announce(end);
+                // The client is not made to pay for a store that is down. Where the answer is kept, those who come
+                // meanwhile get it from this flight, which stays on the table while the settle is tried again. A
+                // failure is for nobody who comes after it: they wait for the lane and lead.
+                match &ending {
+                    Ending::Done { .. } => self.announce(ended, fence),
+                    Ending::DoneUnkept { .. } | Ending::Failed { .. } | Ending::InDoubt => {
+                        self.tell(ended, fence)
+                    }
+                }
                 self.settle_again(&hold, ending).await;
             }
         }
@@ -262,9 +267,11 @@ impl Driver {
         self.claims.flights.end(&self.flight, End { what, fence, spent: self.spent });
     }
 
-    fn flight_announce(&mut self, end: End) {
+    /// Like [`Self::tell`], but those who come later may still join and get the same.
+    fn announce(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
-        self.claims.flights.announce(&self.flight, end);
+        self.claims.observer.queued(self.spent.queued);
+        self.claims.flights.announce(&self.flight, End { what, fence, spent: self.spent });
     }
 
     fn tell_nobody(&mut self) {

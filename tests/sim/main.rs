@@ -77,7 +77,12 @@ mod tests {
         for (group, seed) in [(Group::Sound, 1), (Group::Crashes, 2), (Group::Store, 3), (Group::Store, 4)] {
             let first = run(seed, group).1;
             let second = run(seed, group).1;
-            assert_eq!(first.book().trace, second.book().trace);
+            let (first, second) = (&first.book().trace, &second.book().trace);
+            let differ = first.iter().zip(second.iter()).position(|(one, other)| one != other);
+            if let Some(place) = differ {
+                panic!("{group:?} {seed}: {:#?} and {:#?}", &first[..=place], &second[place]);
+            }
+            assert_eq!(first.len(), second.len());
         }
     }
 }

@@ -200,8 +200,7 @@ impl World {
         outcome
     }
 
-    fn outcome(&self, replica: &Rc<Replica>, kind: &Kind, end: Option<End>) -> Outcome {
-        let Some(end) = end else { return Outcome::Wrong("ended without a word") };
+    fn outcome(&self, replica: &Rc<Replica>, kind: &Kind, end: End) -> Outcome {
         let (record, judged) = match end.what {
             Ended::Answered { answer, judged, hold } => {
                 if judged == Judged::Done {
