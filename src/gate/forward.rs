@@ -66,8 +66,9 @@ impl Peer {
         }
         text.push_str(";proto=http");
         let made = value(&text);
-        if let Some(host) = host {
-            *self.forwarded.borrow_mut() = Some((host.clone(), made.clone()));
+        // A copy: the value is a slice of the read buffer, which would be kept for as long as the connection lives.
+        if let Some(host) = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok()) {
+            *self.forwarded.borrow_mut() = Some((host, made.clone()));
         }
         made
     }
