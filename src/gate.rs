@@ -66,7 +66,9 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
             Err(refusal) => refuse(refusal),
         },
         Some(guard) => match guard.enforce {
-            Enforce::Observe => observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse),
+            Enforce::Observe => {
+                observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse)
+            }
             Enforce::Yes => {
                 let report = Report::begin(core, client, matched.route, &id, &matched.parts);
                 guarded(core, client, &id, guard, matched, report).await
@@ -170,7 +172,6 @@ async fn guarded(
             report.lead(streamed(id, own), Reason::Done)
         }
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
-        Waited::Broken => report.refuse(&Refusal::Internal { cause: None }, Phase::Claim),
     }
 }
 
@@ -235,8 +236,6 @@ enum Waited {
     /// The leader's answer is too large to wait for its end.
     Stream(LeadersOwn),
     InVain,
-    /// The flight's task died without a word.
-    Broken,
 }
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.
@@ -252,7 +251,7 @@ async fn wait(
                 biased;
                 end = ticket.end() => {
                     let own = own.or_else(|| leaders_own.try_recv().ok());
-                    return end.map_or(Waited::Broken, |end| Waited::End(end, own));
+                    return Waited::End(end, own);
                 }
                 came = &mut *leaders_own, if own.is_none() && !leaders_own.is_terminated() => match came {
                     Ok(mine) if mine.stream.is_some() => return Waited::Stream(mine),
@@ -292,9 +291,12 @@ fn answered(
                     let stored = stored(guard, judged, reading);
                     report.lead(leaders_answer(id, own, &answer, stored, delivered), reason)
                 }
-                (Role::Leader, None) | (Role::Follower, _) => {
-                    report.given(give(id, &answer, How::Follow, share, delivered), &answer, How::Follow, reason)
-                }
+                (Role::Leader, None) | (Role::Follower, _) => report.given(
+                    give(id, &answer, How::Follow, share, delivered),
+                    &answer,
+                    How::Follow,
+                    reason,
+                ),
             }
         }
         Ended::Followed { answer, judged } => {

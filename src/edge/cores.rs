@@ -122,7 +122,8 @@ fn run(
     queue: mpsc::UnboundedReceiver<Accepted>,
     connections: &Arc<AtomicUsize>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
         let connector: Rc<dyn Connect> = Rc::new(TcpConnector);
         let core = Core::new(Arc::clone(gate), &connector);

@@ -10,7 +10,11 @@ use http::{Method, Request, Response, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::{ConnectError, Upstream, body::{FromShop, ToShop}, pool::{Reuse, Warmth, Wire}};
+use super::{
+    ConnectError, Upstream,
+    body::{FromShop, ToShop},
+    pool::{Reuse, Warmth, Wire},
+};
 
 /// What a request is for, as far as connections are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +77,9 @@ impl Upstream {
             }
         }
         match last {
-            Some((server, source)) => Err(SendError::Unreachable { server: self.settings.servers[server].clone(), source }),
+            Some((server, source)) => {
+                Err(SendError::Unreachable { server: self.settings.servers[server].clone(), source })
+            }
             None => Err(SendError::NoServer),
         }
     }
