@@ -104,7 +104,8 @@ enum Socket {
 impl Server {
     /// Binds everything, then serves. Nothing is left behind where it fails.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } = bind_all(&config)?;
+        let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } =
+            bind_all(&config)?;
         let token = config.admin.as_ref().and_then(|admin| admin.token.as_ref());
         let token = token.map(|token| admin::Token::new(token.expose()));
         let store = Arc::new(memory(&config));

@@ -11,8 +11,8 @@ use oncegate::{
     ops::words::StoreOp,
     server,
     store::{
-        Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Settled, Store, StoreError,
-        memory::Memory,
+        Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Settled, Store,
+        StoreError, memory::Memory,
     },
 };
 
@@ -45,7 +45,11 @@ impl Flaky {
         self.failing.lock().expect("nobody panics with it").clear();
     }
 
-    fn unless_failing<'a, T: Send + 'a>(&self, operation: StoreOp, call: impl FnOnce() -> Reply<'a, T>) -> Reply<'a, T> {
+    fn unless_failing<'a, T: Send + 'a>(
+        &self,
+        operation: StoreOp,
+        call: impl FnOnce() -> Reply<'a, T>,
+    ) -> Reply<'a, T> {
         match self.failing.lock().expect("nobody panics with it").contains(operation.as_str()) {
             true => Box::pin(std::future::ready(Err(StoreError::Down("made to fail".to_owned())))),
             false => call(),
