@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, check};
 use crate::{
-    config::Config,
+    config::{Config, Problems},
     server::{Drained, Server},
 };
 
@@ -49,11 +49,11 @@ pub fn main(args: RunArgs) -> Exit {
     let checked = match loaded {
         Ok(checked) => checked,
         Err(problems) => {
-            let _ = check::show(&problems);
+            show(&problems);
             return Exit::Usage;
         }
     };
-    let _ = check::show(&checked.warnings);
+    show(&checked.warnings);
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
@@ -77,6 +77,11 @@ pub fn main(args: RunArgs) -> Exit {
             Exit::DrainDeadline
         }
     }
+}
+
+/// What is wrong with the configuration, or should be known about it.
+fn show(problems: &Problems) {
+    let _ = io::stderr().write_all(check::show(problems).as_bytes());
 }
 
 fn failed(text: &str) -> Exit {
