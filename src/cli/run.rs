@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Exit, check, signals::Signals};
 use crate::{
-    config::{Config, Problems},
+    config::Config,
     server::{Drained, Server},
 };
 
@@ -42,11 +42,11 @@ pub fn main(args: RunArgs) -> Exit {
     let checked = match loaded {
         Ok(checked) => checked,
         Err(problems) => {
-            show(&problems);
+            write_to_stderr(&check::show(&problems));
             return Exit::Usage;
         }
     };
-    show(&checked.warnings);
+    write_to_stderr(&check::show(&checked.warnings));
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
@@ -72,11 +72,6 @@ pub fn main(args: RunArgs) -> Exit {
     }
 }
 
-/// What is wrong with the configuration, or should be known about it.
-fn show(problems: &Problems) {
-    let _ = io::stderr().write_all(check::show(problems).as_bytes());
-}
-
 pub(super) fn failed(text: &str) -> Exit {
     say(&format!("error: {text}"));
     Exit::Failed
@@ -84,6 +79,10 @@ pub(super) fn failed(text: &str) -> Exit {
 
 /// To standard error, where the log is not.
 pub(super) fn say(text: &str) {
+    write_to_stderr(&format!("oncegate: {text}\n"));
+}
+
+fn write_to_stderr(text: &str) {
     // A closed pipe is nobody's mistake.
-    let _ = writeln!(io::stderr(), "oncegate: {text}");
+    let _ = io::stderr().write_all(text.as_bytes());
 }
