@@ -14,6 +14,7 @@ pub mod observe;
 pub mod pass;
 pub mod renew;
 pub mod report;
+pub mod search;
 
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -32,7 +33,7 @@ use crate::{
     claim::{Boarding, Demand, End, Ended, LostCause, Part, Role, Ticket},
     config::{Enforce, Guard, Mode, OnNoKey, SendKey},
     ops::words::{Phase, Reason},
-    request::{self, IdentityRead, Reading, Unread, View},
+    request::{self, IdentityRead, Reading, Unread},
     store::{Hold, Judged, Owner, Record},
     upstream::ToShop,
 };
@@ -179,14 +180,7 @@ async fn guarded(
 fn extract(core: &Core, guard: &Guard, matched: &Matched, read: &Collected) -> Result<Reading, Unread> {
     let content = request::body::read(&matched.parts.headers, &read.bytes, guard.decoded_max);
     let host = find::host(&matched.parts);
-    let view = View {
-        method: &matched.parts.method,
-        host: &host,
-        path: &matched.path,
-        query: matched.parts.uri.query().unwrap_or(""),
-        headers: &matched.parts.headers,
-        params: &matched.params,
-    };
+    let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     request::read(&guard.rules, &core.gate.secret, &view, &content)
 }
 
