@@ -2,6 +2,7 @@
 
 mod client;
 mod framing;
+mod heads;
 mod shop;
 mod stage;
 mod strict;

@@ -72,12 +72,19 @@ impl Raw {
 
     pub(super) fn answer_to(&mut self, method: &str) -> Option<Answer> {
         loop {
+            let answer = self.any_answer_to(method)?;
+            if answer.status >= 200 {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// The next answer, of whatever kind.
+    pub(super) fn any_answer_to(&mut self, method: &str) -> Option<Answer> {
+        loop {
             if let Some((answer, length)) = parse(&self.bytes, method) {
                 self.bytes.drain(..length);
-                if answer.status >= 200 {
-                    return Some(answer);
-                }
-                continue;
+                return Some(answer);
             }
             if !self.more() {
                 assert!(self.bytes.is_empty(), "an answer was cut: {}", String::from_utf8_lossy(&self.bytes));

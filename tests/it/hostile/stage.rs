@@ -129,7 +129,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
-            drop(server.drain(|| true));
+            let _ = server.drain(|| true);
         }
     }
 }
