@@ -49,7 +49,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Answers one request of a client.
 pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
+    forward::name_host(&mut parts);
     let id = forward::request_id(core, &client.peer, &parts.headers);
     let wants = crate::answer::refusal::Wants::of(&parts.headers);
     let refuse = |refusal: Refusal| report::plain_refusal(&refusal, wants, &id);

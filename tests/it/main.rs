@@ -7,6 +7,8 @@ mod demo;
 #[cfg(test)]
 mod guarantees;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod shop;
 #[cfg(test)]
 mod world;
