@@ -3,4 +3,6 @@
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod shop;
