@@ -1,12 +1,12 @@
 //! Traffic without a guard: streamed both ways, never collected.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Response, StatusCode, request::Parts};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Client,
+    Client, TRY_AGAIN,
     body::{Reply, Streaming, Watch},
     core::Core,
     forward,
@@ -39,7 +39,9 @@ pub async fn pass(
     let patience = core.gate.config.upstreams[upstream].answer_timeout;
     let protocol = headers::wants_upgrade(&parts.headers);
     let purpose = if protocol.is_some() { Purpose::Upgrade } else { Purpose::Exchange };
-    forward::to_shop(core, &client.peer, id, protocol.clone(), &mut parts.headers);
+    let trailers = forward::Trailers::of(&parts.headers);
+    forward::to_shop(core, &client.peer, id, protocol.clone(), &mut parts);
+    trailers.to_shop(&mut parts.headers);
     client.pass_informational(&mut parts.extensions);
     let sent_at = Instant::now();
     let begun = Cell::new(false);
@@ -47,6 +49,10 @@ pub async fn pass(
     let sent = match timeout(patience, client.passing_hints(sending)).await {
         Ok(Ok(sent)) => sent,
         Ok(Err(error)) => return Err(refusal(error)),
+        // Nothing has left yet: this is about connecting, whatever the name of the patience that ended.
+        Err(_) if !begun.get() => {
+            return Err(Refusal::UpstreamUnreachable { retry_after: TRY_AGAIN, cause: None });
+        }
         Err(_) => return Err(Refusal::UpstreamTimeout { cause: None }),
     };
     let Sent { mut response, server } = sent;
@@ -56,7 +62,9 @@ pub async fn pass(
         client.open_tunnel(hyper::upgrade::on(&mut response));
         return Ok(Passed { response: switching(id, protocol, response), server: Some(server) });
     }
+    let trailers = forward::Trailers::of(response.headers());
     forward::to_client(id, response.headers_mut());
+    trailers.announce(response.headers_mut());
     let (parts, body) = response.into_parts();
     let streaming = match watch {
         None => Streaming::new(body, patience),
@@ -78,7 +86,7 @@ fn switching(id: &HeaderValue, asked: HeaderValue, response: Response<FromShop>)
 fn refusal(error: SendError) -> Refusal {
     match error {
         SendError::Unreachable { .. } | SendError::NoServer => Refusal::UpstreamUnreachable {
-            retry_after: Duration::from_secs(2),
+            retry_after: TRY_AGAIN,
             cause: Some(Arc::new(error)),
         },
         SendError::Broken { .. } => Refusal::UpstreamReset { cause: Some(Arc::new(error)) },

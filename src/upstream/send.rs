@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -15,8 +15,10 @@ use super::{ConnectError, Upstream, body::{FromShop, ToShop}, pool::{Reuse, Warm
 /// What a request is for, as far as connections are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// A single exchange.
+    /// A single exchange. Lost to the closing race of an idle connection, it may be sent again if it is safe.
     Exchange,
+    /// An exchange that a guard has promised to send at most once, whatever its method.
+    Once,
     /// It asks for an upgrade: a fresh connection that is never pooled.
     Upgrade,
 }
@@ -57,7 +59,7 @@ impl Upstream {
         begun: &Cell<bool>,
     ) -> Result<Sent, SendError> {
         let safe = is_safe(request.method()) && http_body::Body::is_end_stream(request.body());
-        let reuse = if safe { Reuse::Any } else { Reuse::WarmOnly };
+        let reuse = if safe && purpose != Purpose::Once { Reuse::Any } else { Reuse::WarmOnly };
         let mut request = request;
         let mut last = None;
         let first = self.first_server();
@@ -87,7 +89,13 @@ impl Upstream {
         begun: &Cell<bool>,
     ) -> Result<Response<FromShop>, Failed> {
         let pool = &self.pools[server];
-        if purpose == Purpose::Exchange {
+        // HTTP/1.1 cannot do without (RFC 9112 section 3.2), an HTTP/1.0 client can.
+        if !request.headers().contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::from_str(&self.settings.servers[server])
+        {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        if purpose != Purpose::Upgrade {
             while let Some(wire) = pool.take(reuse) {
                 // Kept only where a second sending is allowed and may be needed.
                 let spare = (wire.warmth == Warmth::Idled).then(|| copy_of(&request));
