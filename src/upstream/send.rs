@@ -4,13 +4,16 @@
 //! are the only cases in which another connection or server is tried. For a request that is safe by its method and
 //! has no body, the closing race of an idle connection is mended by sending it once more (RFC 9110 section 9.2.2).
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{ConnectError, Upstream, body::{FromShop, ToShop}, pool::{Reuse, Warmth, Wire}};
+
+/// How long a pooled connection may take to be ready again; usually one turn of its task.
+const READY_MAX: Duration = Duration::from_millis(10);
 
 /// What a request is for, as far as connections are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +49,7 @@ pub struct Sent {
 enum Attempt {
     Answered(Response<Incoming>, Wire),
     /// Nothing was written; the request is whole.
-    Returned(Request<ToShop>, hyper::Error),
+    Returned(Request<ToShop>, Option<hyper::Error>),
     Broken(hyper::Error, Warmth),
 }
 
@@ -124,7 +127,10 @@ impl Upstream {
         };
         match attempt(pool.adopt(sender), request, begun).await {
             Attempt::Answered(response, wire) => Ok(answer(response, wire)),
-            Attempt::Returned(request, error) => Err(Failed::NotSent(Box::new(request), error.into())),
+            Attempt::Returned(request, error) => {
+                let error = error.map_or(ConnectError::Timeout(READY_MAX), ConnectError::from);
+                Err(Failed::NotSent(Box::new(request), error))
+            }
             Attempt::Broken(error, _) => Err(self.broken(server, error)),
         }
     }
@@ -144,11 +150,14 @@ enum Failed {
 }
 
 async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Cell<bool>) -> Attempt {
-    // The connection's own task may still have to notice that the last exchange is over.
-    if !wire.sender.is_ready()
-        && let Err(error) = wire.sender.ready().await
-    {
-        return Attempt::Returned(request, error);
+    // The connection's own task may still have to notice that the last exchange is over. Where it is not, the shop
+    // has answered before the whole request was there, and somebody else's slow upload is not worth waiting for.
+    if !wire.sender.is_ready() {
+        match timeout(READY_MAX, wire.sender.ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Attempt::Returned(request, Some(error)),
+            Err(_) => return Attempt::Returned(request, None),
+        }
     }
     begun.set(true);
     match wire.sender.try_send_request(request).await {
@@ -156,7 +165,7 @@ async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Cell<bool>) -
         Err(mut error) => match error.take_message() {
             Some(request) => {
                 begun.set(false);
-                Attempt::Returned(request, error.into_error())
+                Attempt::Returned(request, Some(error.into_error()))
             }
             None => Attempt::Broken(error.into_error(), wire.warmth),
         },

@@ -27,9 +27,15 @@ pub(super) struct Seen {
     requests: Mutex<Vec<Message>>,
     came: Condvar,
     connections: AtomicUsize,
+    ended: AtomicUsize,
 }
 
 impl Seen {
+    /// How many connections have been made so far.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
     pub(super) fn note(&self, request: &Message) {
         self.requests.lock().expect("no test panics here").push(request.clone());
         self.came.notify_all();
@@ -52,7 +58,10 @@ impl Shop {
                 noting.connections.fetch_add(1, Relaxed);
                 let (script, seen) = (Arc::clone(&script), Arc::clone(&noting));
                 // The gate's going away is the usual end.
-                thread::spawn(move || drop(script(&mut Wire::of(stream), &seen)));
+                thread::spawn(move || {
+                    drop(script(&mut Wire::of(stream), &seen));
+                    seen.ended.fetch_add(1, Relaxed);
+                });
             }
         });
         Self { address, seen }
@@ -84,7 +93,12 @@ impl Shop {
     }
 
     pub(super) fn connections(&self) -> usize {
-        self.seen.connections.load(Relaxed)
+        self.seen.connections()
+    }
+
+    /// How many connections the script has ended; they are closed by now.
+    pub(super) fn ended(&self) -> usize {
+        self.seen.ended.load(Relaxed)
     }
 
     /// Waits until as many requests have come.

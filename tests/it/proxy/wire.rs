@@ -200,6 +200,11 @@ impl<S: Read + Write> Wire<S> {
         self.answer()
     }
 
+    pub(super) fn try_answer_to(&mut self, request: impl AsRef<[u8]>) -> io::Result<Message> {
+        self.try_send(request)?;
+        self.try_answer()
+    }
+
     fn length(&mut self, message: &mut Message, length: usize) -> io::Result<()> {
         message.framing = Framing::Length;
         message.body = self.exactly(length)?;
