@@ -1,9 +1,9 @@
 //! Traffic without a guard: streamed both ways, never collected.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, request::Parts};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Client, TRY_AGAIN,
@@ -44,16 +44,17 @@ pub async fn pass(
     trailers.to_shop(&mut parts.headers);
     client.pass_informational(&mut parts.extensions);
     let sent_at = Instant::now();
-    let begun = Cell::new(false);
-    let sending = core.upstreams[upstream].send(send::outgoing(parts, body), purpose, &begun);
-    let sent = match timeout(patience, client.passing_hints(sending)).await {
-        Ok(Ok(sent)) => sent,
-        Ok(Err(error)) => return Err(refusal(error)),
+    let (begun, taken) = (Cell::new(false), Rc::new(Cell::new(sent_at)));
+    let request = send::outgoing(parts, body.noting(&taken));
+    let sending = core.upstreams[upstream].send(request, purpose, &begun);
+    let sent = match within(patience, &taken, client.passing_hints(sending)).await {
+        Some(Ok(sent)) => sent,
+        Some(Err(error)) => return Err(refusal(error)),
         // Nothing has left yet: this is about connecting, whatever the name of the patience that ended.
-        Err(_) if !begun.get() => {
+        None if !begun.get() => {
             return Err(Refusal::UpstreamUnreachable { retry_after: TRY_AGAIN, cause: None });
         }
-        Err(_) => return Err(Refusal::UpstreamTimeout { cause: None }),
+        None => return Err(Refusal::UpstreamTimeout { cause: None }),
     };
     let Sent { mut response, server } = sent;
     core.gate.upstream_answered(upstream, response.status(), sent_at.elapsed());
@@ -71,6 +72,20 @@ pub async fn pass(
         Some(watch) => Streaming::watched(body, patience, watch(&parts)),
     };
     Ok(Passed { response: Response::from_parts(parts, Reply::Shop(streaming)), server: Some(server) })
+}
+
+/// Waits for an answer, as long as `patience` after the shop took the last piece of the request: an upload may take
+/// longer than the shop may.
+async fn within<T>(patience: Duration, taken: &Cell<Instant>, answer: impl Future<Output = T>) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        let until = taken.get() + patience;
+        match timeout_at(until, &mut answer).await {
+            Ok(answer) => return Some(answer),
+            Err(_) if taken.get() + patience > until => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// 101: the connection becomes a tunnel, and says so in its own hop-by-hop headers.

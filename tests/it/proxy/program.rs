@@ -115,6 +115,11 @@ impl Program {
         line.trim().trim_end_matches(" kB").parse().expect("it is a number")
     }
 
+    /// How many files are open.
+    pub(super) fn files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
+    }
+
     /// Time on a processor so far, in ticks of 10 ms.
     pub(super) fn busy_ticks(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
