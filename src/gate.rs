@@ -140,7 +140,7 @@ async fn guarded(
     let trace = Rc::new(Trace::default());
     let part = core.gate.claims.take_part(demand, || {
         let mut parts = matched.parts;
-        forward::to_shop(core, &client.peer, id, None, &mut parts.headers);
+        forward::to_shop(core, &client.peer, id, None, &mut parts);
         let ready = Ready {
             route: matched.route,
             request: parts,
