@@ -131,17 +131,7 @@ async fn guarded(
     let (own, mut leaders_own) = oneshot::channel();
     let trace = Rc::new(Trace::default());
     let part = core.gate.claims.take_part(demand, || {
-        let mut parts = matched.parts;
-        forward::to_shop(core, &client.peer, id, None, &mut parts.headers);
-        let ready = Ready {
-            route: matched.route,
-            request: parts,
-            body: read.bytes,
-            lent: read.lent,
-            keep: lead::keep(guard, reading.fingerprint.is_some()),
-            idempotency_key: idempotency_key(guard, &reading),
-            trace: Rc::clone(&trace),
-        };
+        let ready = ready(core, client, id, guard, matched, read, &reading, &trace);
         Lead::new(Rc::clone(core), ready, own)
     });
     let mut ticket = match part {
@@ -204,6 +194,31 @@ fn demand(
         in_doubt: guard.in_doubt,
         followers_max: guard.followers_max,
         lane_depth_max: guard.lane_depth_max,
+    }
+}
+
+/// What the flight's task needs to send, should this exchange come to lead.
+#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
+fn ready(
+    core: &Core,
+    client: &Client,
+    id: &HeaderValue,
+    guard: &Guard,
+    matched: Matched,
+    read: Collected,
+    reading: &Reading,
+    trace: &Rc<Trace>,
+) -> Ready {
+    let mut request = matched.parts;
+    forward::to_shop(core, &client.peer, id, None, &mut request.headers);
+    Ready {
+        route: matched.route,
+        request,
+        body: read.bytes,
+        lent: read.lent,
+        keep: lead::keep(guard, reading.fingerprint.is_some()),
+        idempotency_key: idempotency_key(guard, reading),
+        trace: Rc::clone(trace),
     }
 }
 
