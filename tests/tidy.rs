@@ -36,7 +36,7 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Where Rust lies in this project.
-const ROOTS: [&str; 3] = ["src", "tests", "benches"];
+const ROOTS: [&str; 4] = ["src", "tests", "benches", "fuzz/fuzz_targets"];
 
 #[test]
 fn imports_point_one_way_only() {
