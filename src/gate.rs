@@ -99,8 +99,8 @@ async fn guarded(
     mut matched: Matched,
     mut report: Report,
 ) -> Response<Reply> {
-    if core.gate.is_draining() {
-        return report.refuse(&Refusal::Draining { retry_after: TRY_AGAIN }, Phase::Read);
+    if let Some(refusal) = closed(core) {
+        return report.refuse(&refusal, Phase::Read);
     }
     let read = match find::collected(core, guard, &mut matched).await {
         Ok(read) => read,
@@ -157,6 +157,19 @@ async fn guarded(
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
         Waited::Broken => report.refuse(&Refusal::Internal { cause: None }, Phase::Claim),
     }
+}
+
+/// Why no guarded exchange is taken on at present. Flights outlive their clients, so the bound on connections is none
+/// on them; those who would only follow are refused too, since nobody knows yet who they are.
+fn closed(core: &Core) -> Option<Refusal> {
+    if core.gate.is_draining() {
+        return Some(Refusal::Draining { retry_after: TRY_AGAIN });
+    }
+    let full = core.gate.claims.tasks.len() >= core.gate.config.limits.flights_max;
+    full.then_some(Refusal::Overloaded {
+        retry_after: TRY_AGAIN,
+        bound: "guarded exchanges on their way (limits.flights_max)",
+    })
 }
 
 /// Which order, which request, whose.

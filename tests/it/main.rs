@@ -1,6 +1,10 @@
 //! The integration tests, one binary: everything here runs the program, or whole parts of it, as its users do.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod config;
+#[cfg(test)]
+mod readme;
 #[cfg(test)]
 mod shop;
