@@ -8,7 +8,10 @@ use std::{
     net::TcpListener as StdTcpListener,
     os::unix::net::UnixListener as StdUnixListener,
     path::PathBuf,
-    sync::{Arc, atomic::{AtomicBool, AtomicUsize}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     thread,
     time::Duration,
 };
@@ -28,7 +31,10 @@ use crate::{
         accept::{self, Binding, Listener},
         cores::{Cores, Stop, Threads},
     },
-    gate::{Gate, core::{Budget, TICK}},
+    gate::{
+        Gate,
+        core::{Budget, TICK},
+    },
     ops::{
         log::{self, Log},
         metrics::{Metrics, Names},
@@ -57,7 +63,10 @@ pub enum StartError {
 pub enum Drained {
     Whole,
     /// Something was still in flight when the deadline passed.
-    Cut { flights: usize, connections: usize },
+    Cut {
+        flights: usize,
+        connections: usize,
+    },
 }
 
 /// A process that serves.
@@ -95,7 +104,8 @@ enum Socket {
 impl Server {
     /// Binds everything, then serves. Nothing is left behind where it fails.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } = bind_all(&config)?;
+        let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } =
+            bind_all(&config)?;
         let token = config.admin.as_ref().and_then(|admin| admin.token.as_ref());
         let token = token.map(|token| admin::Token::new(token.expose()));
         let store = Arc::new(memory(&config));
@@ -120,7 +130,18 @@ impl Server {
         is_ready.blocking_recv().unwrap_or_else(|_| Err(io::Error::other("the control thread has died")))?;
         admin.set_stage(Stage::Ready);
         let sockets = files;
-        Ok(Self { gate, stop, accepting, admin_stop, admin, threads, control, addresses, admin_address, sockets })
+        Ok(Self {
+            gate,
+            stop,
+            accepting,
+            admin_stop,
+            admin,
+            threads,
+            control,
+            addresses,
+            admin_address,
+            sockets,
+        })
     }
 
     pub fn gate(&self) -> &Arc<Gate> {
@@ -320,7 +341,8 @@ impl Control {
         admin_socket: Option<Socket>,
         ready: oneshot::Sender<io::Result<()>>,
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
         match runtime {
             Ok(runtime) => runtime.block_on(self.serve(dispatched, admin_socket, ready)),
             Err(error) => drop(ready.send(Err(error))),
@@ -392,8 +414,14 @@ impl Control {
         metrics.record_bytes.set(count(stats.record_bytes));
         metrics.store_up.set(1);
         let grown = |now: u64, then: u64| now.saturating_sub(then);
-        metrics.dropped_early(DroppedEarly::Body, grown(stats.bodies_dropped_early, before.bodies_dropped_early));
-        metrics.dropped_early(DroppedEarly::Record, grown(stats.records_dropped_early, before.records_dropped_early));
+        metrics.dropped_early(
+            DroppedEarly::Body,
+            grown(stats.bodies_dropped_early, before.bodies_dropped_early),
+        );
+        metrics.dropped_early(
+            DroppedEarly::Record,
+            grown(stats.records_dropped_early, before.records_dropped_early),
+        );
         *before = stats;
     }
 }

@@ -156,7 +156,8 @@ impl Watching {
     }
 
     fn settle(&mut self, judged: Option<Judged>) {
-        let (Some(hold), Some(guard)) = (self.hold.take(), &self.core.gate.config.routes[self.route].guard) else {
+        let (Some(hold), Some(guard)) = (self.hold.take(), &self.core.gate.config.routes[self.route].guard)
+        else {
             return;
         };
         let answer = || Arc::new(record::tombstone(self.status, &self.headers, hold.fence, unix_now()));

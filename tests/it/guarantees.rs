@@ -7,7 +7,8 @@ use oncegate::{
 use tokio::{io::AsyncWriteExt, join, time::Instant};
 
 use crate::world::{
-    CART, Ended, Flaky, Gate, Setup, Shop, created, declined, eventually, get, millis, ok, post, post_json, secs,
+    CART, Ended, Flaky, Gate, Setup, Shop, created, declined, eventually, get, millis, ok, post, post_json,
+    secs,
 };
 
 /// What comes from the shop of an order that worked.
@@ -279,7 +280,8 @@ async fn guarantee_6_no_answer_goes_to_another_identity() {
 // A callback has no identity: what is personal in the answer goes to the one whose request was sent, only.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn guarantee_6_without_an_identity_nothing_personal_is_shared() {
-    let reply = ok(ORDER).with("set-cookie", "session=secret").with("cart-token", "secret").with("x-shop", "naive");
+    let reply =
+        ok(ORDER).with("set-cookie", "session=secret").with("cart-token", "secret").with("x-shop", "naive");
     let shop = Shop::answers_after(secs(3), reply);
     let gate = Gate::start(&shop).await;
     let event = post_json("/callback", r#"{"id":"evt_1","order":"1001"}"#);
@@ -396,12 +398,19 @@ async fn guarantee_8_a_doubt_is_said_to_everybody() {
     assert_eq!(again.refusal(), (503, "outcome-unknown".to_owned()));
     assert_eq!(again.retry_after(), 540, "what is left of the hold");
     let changed = gate.post("/checkout", "order=1001&item=cup").await;
-    assert_eq!(changed.refusal(), (503, "outcome-unknown".to_owned()), "the order is in doubt, not the bytes");
+    assert_eq!(
+        changed.refusal(),
+        (503, "outcome-unknown".to_owned()),
+        "the order is in doubt, not the bytes"
+    );
     assert_eq!(gate.metric("oncegate_in_doubt_total", &["route=\"checkout\"", "cause=\"reset\""]), 1);
     assert_eq!(gate.metric("oncegate_refusals_total", &["name=\"outcome-unknown\""]), 2);
     let log = gate.log();
     let told: Vec<_> = log.iter().map(|line| (line["reason"].as_str(), line["fault"].as_str())).collect();
-    assert_eq!(told[..2], [(Some("upstream-reset"), Some("upstream")), (Some("outcome-unknown"), Some("upstream"))]);
+    assert_eq!(
+        told[..2],
+        [(Some("upstream-reset"), Some("upstream")), (Some("outcome-unknown"), Some("upstream"))]
+    );
     assert_eq!((log[1]["order"].as_str(), log[1]["status"].as_u64()), (Some("1001"), Some(503)));
     let lane = gate.lane("checkout", &post("/checkout", CART));
     let view = gate.store().inspect(lane).await.unwrap();
@@ -419,7 +428,11 @@ async fn guarantee_8_an_operator_can_say_that_it_was_done() {
     assert_eq!(gate.store().resolve(lane, Resolution::Done(secs(3600))).await, Ok(Resolved::Changed));
     let again = gate.post("/checkout", CART).await;
     assert_eq!(again.refusal(), (409, "resolved-done".to_owned()));
-    assert_eq!(gate.post("/checkout", "order=1001&item=cup").await.verdict(), "lead", "the order is free again");
+    assert_eq!(
+        gate.post("/checkout", "order=1001&item=cup").await.verdict(),
+        "lead",
+        "the order is free again"
+    );
 }
 
 // The operator has looked: the shop did nothing. While a flight runs there is nothing to resolve.
@@ -470,7 +483,8 @@ async fn guarantee_9_the_time_of_a_body_is_bounded() {
 async fn guarantee_9_lanes_are_bounded() {
     let shop = Shop::answers_after(secs(5), created(ORDER));
     let gate = Gate::with(&shop, Setup::default().checkout("lane_depth_max = 2")).await;
-    let sent: Vec<_> = (0..3).map(|n| gate.begin(post("/checkout", &format!("order=1001&item={n}")))).collect();
+    let sent: Vec<_> =
+        (0..3).map(|n| gate.begin(post("/checkout", &format!("order=1001&item={n}")))).collect();
     gate.until("two queue", |gate| gate.shared().claims.lanes.waiting() == 2).await;
     let refused = gate.post("/checkout", "order=1001&item=3").await;
     assert_eq!(refused.refusal(), (503, "lane-full".to_owned()));
@@ -557,7 +571,8 @@ async fn guarantee_9_flights_are_bounded() {
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn guarantee_9_the_states_of_the_store_are_bounded() {
     let shop = Shop::stalls_before_headers();
-    let gate = Gate::with(&shop, Setup::default().store("states_max = 1000").checkout("wait_max = \"10s\"")).await;
+    let gate =
+        Gate::with(&shop, Setup::default().store("states_max = 1000").checkout("wait_max = \"10s\"")).await;
     let sent: Vec<_> = (0..1000).map(|n| gate.begin(post("/checkout", &format!("order={n}")))).collect();
     shop.reached(1000).await;
     let refused = gate.post("/checkout", "order=1000").await;

@@ -96,7 +96,8 @@ async fn observing_touches_not_one_byte_of_the_traffic() {
         .with("strict-transport-security", "max-age=1")
         .with("cache-status", "varnish; hit");
     let shop = Shop::answers(reply);
-    let gate = Gate::with(&shop, Setup::default().checkout("enforce = false\nsend_idempotency_key = true")).await;
+    let gate =
+        Gate::with(&shop, Setup::default().checkout("enforce = false\nsend_idempotency_key = true")).await;
     let ask = |target| {
         post(target, CART).with("accept-encoding", "br, gzip").with("te", "trailers").with("x-custom", "kept")
     };
@@ -108,7 +109,10 @@ async fn observing_touches_not_one_byte_of_the_traffic() {
         headers
     };
     assert_eq!(comparable(shop.visit(0).headers), comparable(shop.visit(1).headers));
-    assert_eq!((&shop.visit(0).body[..], shop.visit(0).header("accept-encoding")), (CART.as_bytes(), "br, gzip"));
+    assert_eq!(
+        (&shop.visit(0).body[..], shop.visit(0).header("accept-encoding")),
+        (CART.as_bytes(), "br, gzip")
+    );
     assert_eq!(shop.visit(0).header("oncegate-fence"), "");
     assert_eq!(comparable(observed.headers.clone()), comparable(plain.headers));
     assert_eq!((observed.status.as_u16(), observed.text(), observed.verdict()), (201, "run 1", ""));
@@ -120,7 +124,11 @@ async fn observing_counts_what_would_have_been_done() {
     let shop = Shop::answers_after(secs(3), created(RUN));
     let gate = Gate::with(&shop, Setup::default().checkout("enforce = false")).await;
     let began = Instant::now();
-    join!(gate.post("/checkout", CART), gate.post("/checkout", CART), gate.post("/checkout", "order=1001&item=cup"));
+    join!(
+        gate.post("/checkout", CART),
+        gate.post("/checkout", CART),
+        gate.post("/checkout", "order=1001&item=cup")
+    );
     assert_eq!((shop.orders(), began.elapsed()), (3, secs(3)), "nobody waited for anybody");
     gate.post("/checkout", CART).await;
     gate.send(post("/checkout", CART).by("bob")).await;
@@ -164,8 +172,14 @@ async fn observing_refuses_nothing() {
     assert_eq!(gate.post("/checkout", CART).await.status, 200);
     let log = gate.log();
     let reasons: Vec<_> = log.iter().filter_map(|line| line["reason"].as_str()).collect();
-    let expected =
-        ["upstream-reset", "would-refuse", "no-order-key", "body-unreadable", "body-too-large", "would-refuse"];
+    let expected = [
+        "upstream-reset",
+        "would-refuse",
+        "no-order-key",
+        "body-unreadable",
+        "body-too-large",
+        "would-refuse",
+    ];
     assert_eq!(reasons, expected);
 }
 
@@ -251,13 +265,16 @@ async fn an_ambiguous_key_is_refused_and_not_picked() {
     let gate = Gate::start(&shop).await;
     let refused = gate.post("/checkout", "order=1001&order=1002").await;
     assert_eq!(refused.refusal(), (400, "body-unreadable".to_owned()));
+    assert!(refused.text().contains("it stands twice. What"), "whole sentences: {}", refused.text());
     assert_eq!(shop.attempts(), 0);
 }
 
 // The same event id with another body, while the first is at the shop and afterwards.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn an_event_id_with_another_body_is_refused_or_leads() {
-    let event = |state: &str| post_json("/callback", &format!(r#"{{"id":"evt_1","order":"1001","state":"{state}"}}"#));
+    let event = |state: &str| {
+        post_json("/callback", &format!(r#"{{"id":"evt_1","order":"1001","state":"{state}"}}"#))
+    };
     let shop = Shop::answers_after(secs(3), ok(RUN));
     let gate = Gate::start(&shop).await;
     let first = gate.begin(event("paid"));
@@ -295,13 +312,15 @@ async fn a_batch_holds_the_lanes_of_all_its_orders() {
     assert_eq!(single.answer().await.status, 200);
     let visits = shop.visits();
     let of = |text: &str| {
-        let visit = visits.iter().find(|visit| visit.body.windows(text.len()).any(|at| at == text.as_bytes()));
+        let visit =
+            visits.iter().find(|visit| visit.body.windows(text.len()).any(|at| at == text.as_bytes()));
         let visit = visit.expect("it came");
         let (ended, how) = visit.ended.expect("it is over");
         assert_eq!(how, Ended::Answered);
         (visit.began, ended)
     };
-    let (batches, order_2, order_3) = ([of(r#"[{"id":1}"#), of(r#"[{"id":2}"#)], of("order=2"), of("order=3"));
+    let (batches, order_2, order_3) =
+        ([of(r#"[{"id":1}"#), of(r#"[{"id":2}"#)], of("order=2"), of("order=3"));
     let are_apart = |one: (Instant, Instant), two: (Instant, Instant)| one.1 <= two.0 || two.1 <= one.0;
     assert!(are_apart(batches[0], batches[1]) && batches.iter().all(|batch| are_apart(*batch, order_2)));
     assert!(!are_apart(batches[0], order_3), "other orders do not wait");

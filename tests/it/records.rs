@@ -3,7 +3,9 @@
 use oncegate::ops::words::StoreOp;
 use tokio::{io::AsyncWriteExt, join, time::Instant};
 
-use crate::world::{CART, Ended, Flaky, Gate, Setup, Shop, created, eventually, get, ok, post, post_json, secs};
+use crate::world::{
+    CART, Ended, Flaky, Gate, Setup, Shop, created, eventually, get, ok, post, post_json, secs,
+};
 
 const RUN: &str = "run {n}";
 
@@ -19,7 +21,11 @@ async fn a_record_of_the_order_answers_other_bodies_of_it() {
     assert_eq!([&second, &third].map(|answer| answer.text()), ["run 1", "run 1"]);
     let bob = gate.send(post("/checkout", "order=1001&token=d").by("bob")).await;
     assert_eq!(bob.verdict(), "lead", "for the same identity only");
-    assert_eq!(gate.post("/checkout", "order=1002&token=a").await.verdict(), "lead", "of the same order only");
+    assert_eq!(
+        gate.post("/checkout", "order=1002&token=a").await.verdict(),
+        "lead",
+        "of the same order only"
+    );
     assert_eq!((shop.orders(), shop.overlaps()), (3, 0));
 }
 
@@ -76,7 +82,11 @@ async fn a_request_that_begins_a_new_cart_ends_the_old_records() {
     assert_eq!(gate.post("/checkout", CART).await.text(), "run 1");
     gate.send(post("/cart/add", "item=cup").by("bob")).await;
     gate.post("/cart/show", "").await;
-    assert_eq!(gate.post("/checkout", CART).await.verdict(), "replay", "somebody else's cart, and no new cart");
+    assert_eq!(
+        gate.post("/checkout", CART).await.verdict(),
+        "replay",
+        "somebody else's cart, and no new cart"
+    );
     gate.post("/cart/add", "item=cup").await;
     assert_eq!(gate.post("/checkout", CART).await.verdict(), "lead");
     assert_eq!(gate.post("/checkout", CART).await.verdict(), "replay");
@@ -223,7 +233,10 @@ async fn a_refusal_speaks_to_programs_and_to_people() {
         assert_eq!((answer.verdict(), answer.header("cache-control")), ("refuse", "no-store"));
         assert_eq!(answer.header("cache-status"), "oncegate; detail=outcome-unknown");
         assert_eq!(answer.header("x-request-id").len(), 32);
-        assert!(answer.retry_after() > 0 && !answer.text().contains("1001"), "no value of a request is shown");
+        assert!(
+            answer.retry_after() > 0 && !answer.text().contains("1001"),
+            "no value of a request is shown"
+        );
     }
 }
 
@@ -238,10 +251,14 @@ async fn the_shop_is_told_the_fence_and_the_fence_only_rises() {
     }
     gate.send(get("/return?order=1001")).await;
     let visits = shop.visits();
-    let fences: Vec<u64> = visits.iter().map(|visit| visit.header("oncegate-fence").parse().unwrap()).collect();
+    let fences: Vec<u64> =
+        visits.iter().map(|visit| visit.header("oncegate-fence").parse().unwrap()).collect();
     assert!(fences.is_sorted_by(|one, next| one < next) && fences[3] < 999_999, "{fences:?}");
     let keys: Vec<_> = visits[..3].iter().map(|visit| visit.header("idempotency-key")).collect();
-    assert!(keys[0].len() > 16 && keys.iter().all(|key| *key == keys[0]), "the same request, the same key: {keys:?}");
+    assert!(
+        keys[0].len() > 16 && keys.iter().all(|key| *key == keys[0]),
+        "the same request, the same key: {keys:?}"
+    );
     assert_eq!(visits[3].header("idempotency-key"), "");
     assert_eq!(visits[0].header("accept-encoding"), "identity");
 }
@@ -404,7 +421,11 @@ async fn every_guarded_exchange_has_one_line_without_secrets() {
         assert!(!text.contains(secret), "{secret} is in the log: {text}");
     }
     assert_eq!(gate.metric("oncegate_exchanges_total", &[]), 4, "the sum is that of all guarded requests");
-    assert_eq!(gate.metric("oncegate_duplicates_total", &[]), 2, "a leader whose client left is no duplicate");
+    assert_eq!(
+        gate.metric("oncegate_duplicates_total", &[]),
+        2,
+        "a leader whose client left is no duplicate"
+    );
 }
 
 // Half of an answer that is too large to keep, and the shop dies: the leader's client must not take it for whole.
@@ -467,9 +488,13 @@ async fn a_packed_body_is_read_and_passed_on_as_it_came() {
 async fn a_connection_carries_one_exchange_after_the_other() {
     let shop = Shop::answers_after(secs(1), ok(RUN));
     let gate = Gate::start(&shop).await;
-    let asks = [post("/checkout", CART), get("/page"), post("/checkout", CART), post("/checkout", "item=cup")];
+    let asks =
+        [post("/checkout", CART), get("/page"), post("/checkout", CART), post("/checkout", "item=cup")];
     let answers = gate.send_all(asks.to_vec()).await;
     let verdicts: Vec<_> = answers.iter().map(|answer| answer.verdict()).collect();
     assert_eq!(verdicts, ["lead", "", "replay", "bypass"]);
-    assert_eq!(answers.iter().map(|answer| answer.text()).collect::<Vec<_>>(), ["run 1", "run 2", "run 1", "run 3"]);
+    assert_eq!(
+        answers.iter().map(|answer| answer.text()).collect::<Vec<_>>(),
+        ["run 1", "run 2", "run 1", "run 3"]
+    );
 }

@@ -38,8 +38,8 @@ use tokio::{
 
 pub(crate) use client::{Answer, Ask, Sending, get, post, post_json};
 pub(crate) use setup::Setup;
-pub(crate) use store::Flaky;
 pub(crate) use shop::{Ended, Reply, Shop, created, declined, ok};
+pub(crate) use store::Flaky;
 
 /// Bytes that a connection holds on its way, each direction.
 const PIPE_BYTES: usize = 64 << 10;
@@ -83,7 +83,8 @@ impl Gate {
     /// A replica on a store that is there already, or on one that misbehaves.
     pub(crate) async fn on_store(shop: &Shop, setup: Setup, store: Arc<dyn Store>) -> Self {
         let log = Written::default();
-        let shared = server::assemble(setup.parse(), Arc::clone(&store), log.clone()).expect("a thread for the log");
+        let shared =
+            server::assemble(setup.parse(), Arc::clone(&store), log.clone()).expect("a thread for the log");
         let tasks = Tasks::default();
         let end = Rc::new(End { tasks: Rc::clone(&tasks) });
         Self::serve(shop, shared, store, log, tasks, end).await
@@ -97,7 +98,8 @@ impl Gate {
     /// Another core of the same replica.
     pub(crate) async fn another_core(&self, shop: &Shop) -> Self {
         let (shared, store) = (Arc::clone(&self.core.gate), Arc::clone(&self.store));
-        Self::serve(shop, shared, store, self.log.clone(), Rc::clone(&self.tasks), Rc::clone(&self._end)).await
+        Self::serve(shop, shared, store, self.log.clone(), Rc::clone(&self.tasks), Rc::clone(&self._end))
+            .await
     }
 
     async fn serve(
@@ -165,7 +167,8 @@ impl Gate {
         let text = self.core.gate.metrics.encode();
         let lines = text.lines().filter(|line| {
             let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|label| line.contains(label))
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
         });
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
     }

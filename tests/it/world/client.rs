@@ -38,14 +38,20 @@ pub(crate) fn get(target: &str) -> Ask {
 }
 
 fn ask(method: Method, target: &str, body: &str) -> Ask {
-    let ask = Ask { method, target: target.to_owned(), headers: HeaderMap::new(), body: Bytes::from(body.to_owned()) };
+    let ask = Ask {
+        method,
+        target: target.to_owned(),
+        headers: HeaderMap::new(),
+        body: Bytes::from(body.to_owned()),
+    };
     ask.with("host", "shop.example")
 }
 
 impl Ask {
     /// In the place of all fields of that name.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a field value"));
+        self.headers
+            .insert(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a field value"));
         self
     }
 
@@ -122,7 +128,13 @@ impl Answer {
     pub(crate) fn of_the_shop(&self) -> (StatusCode, HeaderMap, Bytes) {
         let mut headers = self.headers.clone();
         for ours in [
-            "oncegate-verdict", "cache-status", "idempotent-replayed", "x-request-id", "age", "date", "content-length",
+            "oncegate-verdict",
+            "cache-status",
+            "idempotent-replayed",
+            "x-request-id",
+            "age",
+            "date",
+            "content-length",
         ] {
             headers.remove(ours);
         }
@@ -157,7 +169,8 @@ impl Sending {
 
 /// Requests on one connection, one after the other. Dropping it closes the connection.
 pub(super) async fn exchange(io: DuplexStream, asks: Vec<Ask>) -> Result<Vec<Answer>, String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(io)).await.map_err(|error| error.to_string())?;
     let _connection = CutOnDrop(tokio::task::spawn_local(async move {
         // Its errors come to the request.
         let _ = connection.await;

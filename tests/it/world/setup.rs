@@ -62,9 +62,8 @@ impl Setup {
 
     /// A `[[renew]]` section by the session cookie.
     pub(crate) fn renew(mut self, on: &str) -> Self {
-        self.last.push_str(&format!(
-            "[[renew]]\nupstream = \"shop\"\nidentity = [\"cookie:session\"]\n{on}\n"
-        ));
+        self.last
+            .push_str(&format!("[[renew]]\nupstream = \"shop\"\nidentity = [\"cookie:session\"]\n{on}\n"));
         self
     }
 

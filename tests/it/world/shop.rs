@@ -18,7 +18,10 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{io::DuplexStream, time::{Instant, Sleep}};
+use tokio::{
+    io::DuplexStream,
+    time::{Instant, Sleep},
+};
 
 use super::eventually;
 
@@ -31,7 +34,11 @@ pub(crate) struct Reply {
 }
 
 pub(crate) fn created(body: &str) -> Reply {
-    Reply { status: 201, headers: vec![("content-type", "text/plain".to_owned())], body: body.to_owned().into() }
+    Reply {
+        status: 201,
+        headers: vec![("content-type", "text/plain".to_owned())],
+        body: body.to_owned().into(),
+    }
 }
 
 pub(crate) fn ok(body: &str) -> Reply {
@@ -58,7 +65,8 @@ impl Reply {
 
     fn numbered(&self, number: usize) -> Self {
         let number = number.to_string();
-        let headers = self.headers.iter().map(|(name, value)| (*name, value.replace("{n}", &number))).collect();
+        let headers =
+            self.headers.iter().map(|(name, value)| (*name, value.replace("{n}", &number))).collect();
         let body = match std::str::from_utf8(&self.body) {
             Ok(text) if text.len() < 4096 => text.replace("{n}", &number).into(),
             Ok(_) | Err(_) => self.body.clone(),
@@ -70,11 +78,24 @@ impl Reply {
 /// What a shop does with one request, once it has read it.
 #[derive(Clone)]
 enum Does {
-    Answers { after: Duration, reply: Reply },
-    Stalls { before: Where, reply: Reply },
-    Resets { after: Duration, before: Where, reply: Reply },
+    Answers {
+        after: Duration,
+        reply: Reply,
+    },
+    Stalls {
+        before: Where,
+        reply: Reply,
+    },
+    Resets {
+        after: Duration,
+        before: Where,
+        reply: Reply,
+    },
     /// Headers and half the body at once, the rest later.
-    Dawdles { pause: Duration, reply: Reply },
+    Dawdles {
+        pause: Duration,
+        reply: Reply,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -304,7 +325,10 @@ impl Shop {
 
     fn begin(&self, visit: Visit) -> Work {
         let mut visits = self.0.visits.borrow_mut();
-        if visits.iter().any(|other| other.ended.is_none() && other.order == visit.order && !visit.order.is_empty()) {
+        if visits
+            .iter()
+            .any(|other| other.ended.is_none() && other.order == visit.order && !visit.order.is_empty())
+        {
             self.0.overlaps.set(self.0.overlaps.get() + 1);
         }
         visits.push(visit);

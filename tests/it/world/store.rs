@@ -11,8 +11,8 @@ use oncegate::{
     ops::words::StoreOp,
     server,
     store::{
-        Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Settled, Store, StoreError,
-        memory::Memory,
+        Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Settled, Store,
+        StoreError, memory::Memory,
     },
 };
 
@@ -52,7 +52,11 @@ impl Flaky {
         self.losing.lock().expect("nobody panics with it").clear();
     }
 
-    fn unless_failing<'a, T: Send + 'a>(&self, operation: StoreOp, call: impl FnOnce() -> Reply<'a, T>) -> Reply<'a, T> {
+    fn unless_failing<'a, T: Send + 'a>(
+        &self,
+        operation: StoreOp,
+        call: impl FnOnce() -> Reply<'a, T>,
+    ) -> Reply<'a, T> {
         let down = || -> Reply<'a, T> {
             Box::pin(std::future::ready(Err(StoreError::Down("made to fail".to_owned()))))
         };
