@@ -413,6 +413,7 @@ async fn guarantee_8_a_doubt_is_said_to_everybody() {
         [(Some("upstream-reset"), Some("upstream")), (Some("outcome-unknown"), Some("upstream"))]
     );
     assert_eq!((log[1]["order"].as_str(), log[1]["status"].as_u64()), (Some("1001"), Some(503)));
+    assert_eq!(gate.events("in-doubt").len(), 1);
     let lane = gate.lane("checkout", &post("/checkout", CART));
     let view = gate.store().inspect(lane).await.unwrap();
     assert!(matches!(view, LaneView::InDoubt { age, .. } if age >= secs(60)), "{view:?}");
