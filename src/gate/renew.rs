@@ -8,9 +8,13 @@ use std::rc::Rc;
 use http::{HeaderMap, header};
 use smallvec::SmallVec;
 
-use super::{core::Core, find::{self, Found, Matched}, search};
+use super::{
+    core::Core,
+    find::{self, Found, Matched},
+    search,
+};
 use crate::{
-    config::{Renewal, RenewOn},
+    config::{RenewOn, Renewal},
     ops::words::StoreOp,
     request::{self, View, body::Content},
     route::{matcher::Head, path::Readings},
@@ -41,43 +45,51 @@ pub fn of_request(core: &Rc<Core>, upstream: usize, matched: &Matched) -> Renewi
     let host = find::host(&matched.parts);
     let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     let content = match &matched.found {
-        Found::Collected(read) => request::body::read(&matched.parts.headers, &read.bytes, read.bytes.len() * 4),
+        Found::Collected(read) => {
+            request::body::read(&matched.parts.headers, &read.bytes, read.bytes.len() * 4)
+        }
         Found::Stream(_) | Found::Begun { .. } => Content::Empty,
     };
     for (number, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.upstream == upstream) {
         let name = &core.gate.config.upstreams[upstream].name;
-        let Some(key) = request::identity_key(name, &rule.identity, &core.gate.secret, &view, &content) else {
+        let Some(key) = request::identity_key(name, &rule.identity, &core.gate.secret, &view, &content)
+        else {
             continue;
         };
         renewing.identities.push((number, key));
-        if shows_new_cart(rule, &view, &matched.path) {
+        if is_shown_by_request(rule, &view) {
             begin(core, key);
         }
     }
     renewing
 }
 
-fn shows_new_cart(rule: &Renewal, view: &View<'_>, path: &str) -> bool {
+/// Whether a request shows by itself that a new purchase has begun.
+pub fn is_shown_by_request(rule: &Renewal, view: &View<'_>) -> bool {
     match &rule.on {
         RenewOn::Request(matcher) => {
-            let readings = Readings::only(path);
+            let readings = Readings::only(view.path);
             matches!(matcher.head(view, &readings), Head::Yes(_))
         }
         RenewOn::Answer { .. } => false,
     }
 }
 
+/// Whether an answer does.
+pub fn is_shown_by_answer(rule: &Renewal, answer: &HeaderMap) -> bool {
+    match &rule.on {
+        RenewOn::Request(_) => false,
+        RenewOn::Answer { set_cookie } => {
+            answer.get_all(header::SET_COOKIE).iter().any(|line| set_cookie.is_match(line.as_bytes()))
+        }
+    }
+}
+
 /// Begins a generation where the shop's answer says so.
 pub fn of_answer(core: &Rc<Core>, renewing: Renewing, answer: &HeaderMap) {
     for (number, key) in renewing.identities {
-        match &core.gate.config.renewals[number].on {
-            RenewOn::Request(_) => {}
-            RenewOn::Answer { set_cookie } => {
-                let lines = answer.get_all(header::SET_COOKIE).iter();
-                if lines.into_iter().any(|line| set_cookie.is_match(line.as_bytes())) {
-                    begin(core, key);
-                }
-            }
+        if is_shown_by_answer(&core.gate.config.renewals[number], answer) {
+            begin(core, key);
         }
     }
 }

@@ -5,4 +5,6 @@ mod config;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod shop;
