@@ -39,7 +39,11 @@ pub enum Found {
     Stream(Incoming),
     Collected(Collected),
     /// Begun to read, and larger than what is collected.
-    Begun { begun: Bytes, rest: Incoming, lent: Lent },
+    Begun {
+        begun: Bytes,
+        rest: Incoming,
+        lent: Lent,
+    },
 }
 
 /// Finds the first route that matches; see [`Search`].
@@ -83,7 +87,11 @@ pub async fn collected(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) ->
 
 /// The body of a request that is only observed: `None` where it is larger than what is collected; it is passed on
 /// all the same.
-pub async fn peeked(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) -> Result<Option<Collected>, Refusal> {
+pub async fn peeked(
+    core: &Rc<Core>,
+    guard: &Guard,
+    matched: &mut Matched,
+) -> Result<Option<Collected>, Refusal> {
     let bytes = match ensure_collected(core, guard, &mut matched.found).await {
         Ok(read) => Ok(read.bytes.clone()),
         Err(refusal) => Err(refusal),
@@ -102,7 +110,11 @@ async fn ensure_collected<'a>(
 ) -> Result<&'a Collected, Refusal> {
     let owned = std::mem::replace(
         found,
-        Found::Collected(Collected { bytes: Bytes::new(), trailers: None, lent: Lent::none(&core.gate.buffers) }),
+        Found::Collected(Collected {
+            bytes: Bytes::new(),
+            trailers: None,
+            lent: Lent::none(&core.gate.buffers),
+        }),
     );
     *found = match owned {
         Found::Stream(incoming) => {

@@ -95,11 +95,13 @@ pub fn of_answer(core: &Rc<Core>, renewing: Renewing, answer: &HeaderMap) {
 }
 
 fn begin(core: &Rc<Core>, identity: Key) {
-    let claims = std::sync::Arc::clone(&core.gate.claims);
-    let tasks = claims.tasks.clone();
+    let gate = std::sync::Arc::clone(&core.gate);
+    let tasks = gate.claims.tasks.clone();
     drop(tokio::task::spawn_local(tasks.track_future(async move {
+        let claims = &gate.claims;
         if let Err(error) = claims.store.begin_generation(identity).await {
             claims.observer.store_error(StoreOp::Generation, &error);
         }
+        gate.observation.begin_generation(identity).await;
     })));
 }

@@ -7,4 +7,12 @@ mod demo;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod guarantees;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod shop;
+#[cfg(test)]
+mod world;
