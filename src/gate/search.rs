@@ -193,6 +193,9 @@ mod tests {
     fn a_spelling_of_a_guarded_path_is_not_taken_by_an_unguarded_route_before_it() {
         assert_eq!(search("/static/..%2fcheckout", "order=7").0, "checkout");
         assert_eq!(search("/static/..;/checkout", "order=7").0, "checkout");
+        assert_eq!(search("/static/..%252fcheckout", "order=7").0, "checkout", "to a server that decodes twice");
+        assert_eq!(search("/x/..%252fcheckout", "order=7").0, "checkout", "and no route matched before");
+        assert_eq!(search("/static/a%252fb", "").0, "static");
         assert_eq!(search("/static/a%20b", "").0, "static");
     }
 

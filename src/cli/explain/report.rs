@@ -10,7 +10,7 @@ use crate::{
     claim::Keep,
     config::{Config, Enforce, Guard, Mode, OnNoKey, Renewal, Route, show_duration, show_size},
     gate::{
-        find, lead, renew,
+        find, forward, lead, renew,
         search::{self, Passed, Search, Step},
     },
     request::{self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View},
@@ -93,7 +93,8 @@ struct Asked<'a> {
 }
 
 pub(super) fn report(config: &Config, raw: RawRequest, answer: Option<RawAnswer>) -> Report {
-    let RawRequest { parts, body, mut notes } = raw;
+    let RawRequest { mut parts, body, mut notes } = raw;
+    forward::name_host(&mut parts);
     let readings = path::read(parts.uri.path());
     let host = find::host(&parts);
     let fixed = Secret::new([0; 32]);
