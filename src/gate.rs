@@ -139,17 +139,7 @@ async fn guarded(
     let (own, mut leaders_own) = oneshot::channel();
     let trace = Rc::new(Trace::default());
     let part = core.gate.claims.take_part(demand, || {
-        let mut parts = matched.parts;
-        forward::to_shop(core, &client.peer, id, None, &mut parts);
-        let ready = Ready {
-            route: matched.route,
-            request: parts,
-            body: read.bytes,
-            lent: read.lent,
-            keep: lead::keep(guard, reading.fingerprint.is_some()),
-            idempotency_key: idempotency_key(guard, &reading),
-            trace: Rc::clone(&trace),
-        };
+        let ready = ready(core, client, id, guard, matched, read, &reading, &trace);
         Lead::new(Rc::clone(core), ready, own)
     });
     let mut ticket = match part {
@@ -214,6 +204,31 @@ fn has_no_room(core: &Core, reading: &Reading) -> bool {
     let flights = &core.gate.claims.flights;
     flights.running() >= core.gate.config.limits.flights_max
         && reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint))
+}
+
+/// What the flight's task needs to send, should this exchange come to lead.
+#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
+fn ready(
+    core: &Core,
+    client: &Client,
+    id: &HeaderValue,
+    guard: &Guard,
+    matched: Matched,
+    read: Collected,
+    reading: &Reading,
+    trace: &Rc<Trace>,
+) -> Ready {
+    let mut request = matched.parts;
+    forward::to_shop(core, &client.peer, id, None, &mut request);
+    Ready {
+        route: matched.route,
+        request,
+        body: read.bytes,
+        lent: read.lent,
+        keep: lead::keep(guard, reading.fingerprint.is_some()),
+        idempotency_key: idempotency_key(guard, reading),
+        trace: Rc::clone(trace),
+    }
 }
 
 /// A stable key that a plugin of the shop may use: the same for the same request, a guess to nobody.

@@ -99,13 +99,7 @@ pub fn name_host(parts: &mut Parts) {
 }
 
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
-pub fn to_shop(
-    core: &Core,
-    peer: &Peer,
-    id: &HeaderValue,
-    upgrade: Option<HeaderValue>,
-    parts: &mut Parts,
-) {
+pub fn to_shop(core: &Core, peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
     // The version that was received (RFC 9110 section 7.6.3).
     let via = if parts.version == Version::HTTP_10 { VIA_OLD } else { VIA };
     let headers = &mut parts.headers;
@@ -167,7 +161,8 @@ pub struct Trailers {
 impl Trailers {
     pub fn of(headers: &HeaderMap) -> Self {
         let announced = headers.get_all(header::TRAILER).iter().cloned().collect();
-        let mut codings = headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+        let mut codings =
+            headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
         let accepted = codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
         Self { announced, accepted }
     }

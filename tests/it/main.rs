@@ -1,6 +1,8 @@
 //! The integration tests, one binary: everything here runs the program, or whole parts of it, as its users do.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod demo;
@@ -12,6 +14,8 @@ mod guarantees;
 mod hostile;
 #[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod readme;
 #[cfg(test)]
 mod shop;
 #[cfg(test)]
