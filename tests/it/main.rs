@@ -7,6 +7,8 @@ mod config;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod guarantees;
 #[cfg(test)]
 mod hostile;
