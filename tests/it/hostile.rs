@@ -20,7 +20,7 @@
 //!   twice is ambiguous.
 //! * 59, schemes and ports: TLS is not spoken yet, and a port is no part of a host's name; a route belongs to listeners
 //!   as a whole, so there is no second port to tell apart.
-//! * 60, frozen vectors of the fingerprint: `request/fingerprint.rs`. 61, configuration without an identity: in
+//! * 60, frozen vectors of the fingerprint: `request/reading.rs`. 61, configuration without an identity: in
 //!   [`keys`].
 //! * 63, PROXY protocol: not spoken yet, so that its preface is no request. Client certificates (58) likewise.
 
