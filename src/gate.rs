@@ -14,6 +14,7 @@ pub mod observe;
 pub mod pass;
 pub mod renew;
 pub mod report;
+pub mod search;
 
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -32,7 +33,7 @@ use crate::{
     claim::{Boarding, Demand, End, Ended, LostCause, Part, Role, Ticket},
     config::{Enforce, Guard, Mode, OnNoKey, SendKey},
     ops::words::{Phase, Reason},
-    request::{self, IdentityRead, Reading, Unread, View},
+    request::{self, IdentityRead, Reading, Unread},
     store::{Hold, Judged, Owner, Record},
     upstream::ToShop,
 };
@@ -67,7 +68,9 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
             Err(refusal) => refuse(refusal),
         },
         Some(guard) => match guard.enforce {
-            Enforce::Observe => observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse),
+            Enforce::Observe => {
+                observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse)
+            }
             Enforce::Yes => {
                 let report = Report::begin(core, client, matched.route, &id, &matched.parts);
                 guarded(core, client, &id, guard, matched, report).await
@@ -129,20 +132,14 @@ async fn guarded(
         IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
     };
     let demand = demand(guard, matched.route, &reading, renewal.generations());
+    if has_no_room(core, &reading) {
+        let bound = "flights (limits.flights_max)";
+        return report.refuse(&Refusal::Overloaded { retry_after: TRY_AGAIN, bound }, Phase::Claim);
+    }
     let (own, mut leaders_own) = oneshot::channel();
     let trace = Rc::new(Trace::default());
     let part = core.gate.claims.take_part(demand, || {
-        let mut parts = matched.parts;
-        forward::to_shop(core, &client.peer, id, None, &mut parts.headers);
-        let ready = Ready {
-            route: matched.route,
-            request: parts,
-            body: read.bytes,
-            lent: read.lent,
-            keep: lead::keep(guard, reading.fingerprint.is_some()),
-            idempotency_key: idempotency_key(guard, &reading),
-            trace: Rc::clone(&trace),
-        };
+        let ready = ready(core, client, id, guard, matched, read, &reading, &trace);
         Lead::new(Rc::clone(core), ready, own)
     });
     let mut ticket = match part {
@@ -152,6 +149,7 @@ async fn guarded(
         }
         Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
     };
+    report.boarded(ticket.role());
     let waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
     report.trace(&trace);
     match waited {
@@ -166,7 +164,6 @@ async fn guarded(
             report.lead(streamed(id, own), Reason::Done)
         }
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
-        Waited::Broken => report.refuse(&Refusal::Internal { cause: None }, Phase::Claim),
     }
 }
 
@@ -174,14 +171,7 @@ async fn guarded(
 fn extract(core: &Core, guard: &Guard, matched: &Matched, read: &Collected) -> Result<Reading, Unread> {
     let content = request::body::read(&matched.parts.headers, &read.bytes, guard.decoded_max);
     let host = find::host(&matched.parts);
-    let view = View {
-        method: &matched.parts.method,
-        host: &host,
-        path: &matched.path,
-        query: matched.parts.uri.query().unwrap_or(""),
-        headers: &matched.parts.headers,
-        params: &matched.params,
-    };
+    let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     request::read(&guard.rules, &core.gate.secret, &view, &content)
 }
 
@@ -208,6 +198,39 @@ fn demand(
     }
 }
 
+/// Flights outlive their clients, so the bound on connections does not bound them. A flight that is there may still
+/// be joined. Cores look without a lock: each of them may go beyond the bound by one.
+fn has_no_room(core: &Core, reading: &Reading) -> bool {
+    let flights = &core.gate.claims.flights;
+    flights.running() >= core.gate.config.limits.flights_max
+        && reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint))
+}
+
+/// What the flight's task needs to send, should this exchange come to lead.
+#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
+fn ready(
+    core: &Core,
+    client: &Client,
+    id: &HeaderValue,
+    guard: &Guard,
+    matched: Matched,
+    read: Collected,
+    reading: &Reading,
+    trace: &Rc<Trace>,
+) -> Ready {
+    let mut request = matched.parts;
+    forward::to_shop(core, &client.peer, id, None, &mut request);
+    Ready {
+        route: matched.route,
+        request,
+        body: read.bytes,
+        lent: read.lent,
+        keep: lead::keep(guard, reading.fingerprint.is_some()),
+        idempotency_key: idempotency_key(guard, reading),
+        trace: Rc::clone(trace),
+    }
+}
+
 /// A stable key that a plugin of the shop may use: the same for the same request, a guess to nobody.
 fn idempotency_key(guard: &Guard, reading: &Reading) -> Option<HeaderValue> {
     if guard.send_idempotency_key == SendKey::No {
@@ -223,8 +246,6 @@ enum Waited {
     /// The leader's answer is too large to wait for its end.
     Stream(LeadersOwn),
     InVain,
-    /// The flight's task died without a word.
-    Broken,
 }
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.
@@ -240,7 +261,7 @@ async fn wait(
                 biased;
                 end = ticket.end() => {
                     let own = own.or_else(|| leaders_own.try_recv().ok());
-                    return end.map_or(Waited::Broken, |end| Waited::End(end, own));
+                    return Waited::End(end, own);
                 }
                 came = &mut *leaders_own, if own.is_none() && !leaders_own.is_terminated() => match came {
                     Ok(mine) if mine.stream.is_some() => return Waited::Stream(mine),
@@ -280,9 +301,12 @@ fn answered(
                     let stored = stored(guard, judged, reading);
                     report.lead(leaders_answer(id, own, &answer, stored, delivered), reason)
                 }
-                (Role::Leader, None) | (Role::Follower, _) => {
-                    report.given(give(id, &answer, How::Follow, share, delivered), &answer, How::Follow, reason)
-                }
+                (Role::Leader, None) | (Role::Follower, _) => report.given(
+                    give(id, &answer, How::Follow, share, delivered),
+                    &answer,
+                    How::Follow,
+                    reason,
+                ),
             }
         }
         Ended::Followed { answer, judged } => {
@@ -419,8 +443,9 @@ async fn bypass(
     id: &HeaderValue,
     matched: Matched,
     read: Collected,
-    report: Report,
+    mut report: Report,
 ) -> Response<Reply> {
+    report.passing();
     let upstream = core.gate.config.routes[matched.route].upstream;
     let body = ToShop::collected(read.bytes, read.trailers);
     // The body counts against the budget until the shop has answered.

@@ -170,7 +170,7 @@ impl Exchange {
         let upstream = &core.upstreams[route.upstream];
         let sent_at = tokio::time::Instant::now();
         core.gate.metrics.route(self.route).upstream_sends.inc();
-        let sent = match upstream.send(request, Purpose::Exchange, &self.begun).await {
+        let sent = match upstream.send(request, Purpose::Once, &self.begun).await {
             Ok(sent) => sent,
             Err(SendError::Unreachable { .. } | SendError::NoServer) => {
                 return (Sent::NotSent(NotSent::Unreachable), own);
@@ -183,7 +183,7 @@ impl Exchange {
         match capture(body, guard.record_max, Lent::none(&core.gate.buffers)).await {
             Captured::Whole(body) => {
                 let judged = guard.done_when.judge(parts.status, &parts.headers, &body);
-                let answer = record::record(parts.status, &parts.headers, body, self.fence, unix_now());
+                let answer = record::record(parts.status, &parts.headers, &body, self.fence, unix_now());
                 give(own, LeadersOwn { status: parts.status, headers: parts.headers, stream: None });
                 let answer = Arc::new(answer);
                 (Sent::Answered(Answered { answer, judged, keep: self.keep }), None)

@@ -5,7 +5,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use flate2::{Compression, write::{GzEncoder, ZlibEncoder}};
+use flate2::{
+    Compression,
+    write::{GzEncoder, ZlibEncoder},
+};
 
 use super::{
     client::{Answer, Raw},
@@ -89,9 +92,25 @@ fn a_json_key_that_stands_twice_is_refused() {
 fn numbers_are_the_text_that_they_were_sent_as() {
     let mut stage = Stage::with(ROUTES);
     for id in [
-        "1", "1.0", "1e0", "\"1\"", "1.00", "10e-1", "12345678901234567890123", "12345678901234567890124",
-        "18446744073709551616", "18446744073709551617", "0.1", "0.10", "-0", "0", "1E0", "9007199254740993",
-        "9007199254740992", "1e400", "1e401",
+        "1",
+        "1.0",
+        "1e0",
+        "\"1\"",
+        "1.00",
+        "10e-1",
+        "12345678901234567890123",
+        "12345678901234567890124",
+        "18446744073709551616",
+        "18446744073709551617",
+        "0.1",
+        "0.10",
+        "-0",
+        "0",
+        "1E0",
+        "9007199254740993",
+        "9007199254740992",
+        "1e400",
+        "1e401",
     ] {
         let body = json(&format!("{{\"order_id\":{id}}}"));
         assert_eq!(verdict(&mut stage, &body), "lead", "{id}");
@@ -114,23 +133,46 @@ fn json_that_is_a_bomb_or_no_json_is_refused() {
     let values = format!("{{\"order_id\":1,\"x\":[{}1]}}", "1,".repeat(300_000));
     let keys: String = (0..60_000).map(|number| format!(",\"k{number}\":1")).collect();
     for body in [
-        deep(128), deep(129), deep(10_000), deep(400_000), "[".repeat(1_000_000), "{\"a\":".repeat(180_000),
-        format!("{{\"order_id\":1{}", keys), values,
-        "{\"order_id\":1}x".into(), "{\"order_id\":1}{}".into(), "{\"order_id\":1,}".into(), "{'order_id':1}".into(),
-        "\u{feff}{\"order_id\":1}".into(), "{\"order_id\":1 /* x */}".into(), "{order_id:1}".into(), "{".into(),
-        "\"".into(), "{\"order_id\":\"a\nb\"}".into(), "{\"order_id\":\"\\x\"}".into(), "{\"order_id\":\"\\u12\"}".into(),
-        "{\"order_id\":1}\0".into(), "nul".into(), " ".into(), "{\"order_id\"".into(), "{\"order_id\":\"\0\"}".into(),
+        deep(128),
+        deep(129),
+        deep(10_000),
+        deep(400_000),
+        "[".repeat(1_000_000),
+        "{\"a\":".repeat(180_000),
+        format!("{{\"order_id\":1{}", keys),
+        values,
+        "{\"order_id\":1}x".into(),
+        "{\"order_id\":1}{}".into(),
+        "{\"order_id\":1,}".into(),
+        "{'order_id':1}".into(),
+        "\u{feff}{\"order_id\":1}".into(),
+        "{\"order_id\":1 /* x */}".into(),
+        "{order_id:1}".into(),
+        "{".into(),
+        "\"".into(),
+        "{\"order_id\":\"a\nb\"}".into(),
+        "{\"order_id\":\"\\x\"}".into(),
+        "{\"order_id\":\"\\u12\"}".into(),
+        "{\"order_id\":1}\0".into(),
+        "nul".into(),
+        " ".into(),
+        "{\"order_id\"".into(),
+        "{\"order_id\":\"\0\"}".into(),
     ] {
         refused(&mut stage, &json(&body), &[400]);
     }
     let text = "{\"order_id\":1}";
     let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let utf32: Vec<u8> = text.chars().flat_map(|letter| u32::from(letter).to_be_bytes()).collect();
-    for body in [utf16, utf32, b"{\"order_id\":\"\xff\"}".to_vec(), b"{\"order_id\":\"\xed\xa0\x80\"}".to_vec()] {
+    for body in
+        [utf16, utf32, b"{\"order_id\":\"\xff\"}".to_vec(), b"{\"order_id\":\"\xed\xa0\x80\"}".to_vec()]
+    {
         refused(&mut stage, &sent("/json", "application/json", &body), &[400]);
     }
     for size in [(1 << 20) + 1, 10 << 20] {
-        let head = format!("POST /json HTTP/1.1\r\nHost: shop.example\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n");
+        let head = format!(
+            "POST /json HTTP/1.1\r\nHost: shop.example\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        );
         let mut raw = stage.open(head.as_bytes(), &[]);
         // It is over the bound by what it says of itself; nobody waits for it.
         assert_eq!(raw.answer().map(|answer| answer.status), Some(413));
@@ -139,7 +181,12 @@ fn json_that_is_a_bomb_or_no_json_is_refused() {
     // Lone surrogates: different texts stay different, whatever a shop makes of them.
     for id in ["\\ud800", "\\ud801", "\\udc00", "\\ufffd", "\\ud800\\ud800"] {
         let answer = stage.ask(&json(&format!("{{\"order_id\":\"{id}\"}}")));
-        assert!(answer.status == 400 || answer.verdict() == "lead", "{id}: {} {}", answer.status, answer.verdict());
+        assert!(
+            answer.status == 400 || answer.verdict() == "lead",
+            "{id}: {} {}",
+            answer.status,
+            answer.verdict()
+        );
     }
     stage.check("49");
 }
@@ -148,11 +195,28 @@ fn json_that_is_a_bomb_or_no_json_is_refused() {
 fn a_form_field_that_a_shop_could_read_in_two_ways_is_refused() {
     let mut stage = Stage::with(ROUTES);
     for body in [
-        "order_id=1&order_id=2", "order_id=1&order_id=1", "order_id=1&order%5fid=2", "order_id=1&order.id=2",
-        "order_id=1&order+id=2", "order_id=1&order%20id=2", "order_id[]=1&order_id=2", "order_id=1&order_id[]=2",
-        "order_id=1&order_id[x]=2", "order_id=1&%6frder_id=2", "order_id=1&+order_id=2", "order_id=1&order_id%00x=2",
-        "order_id=1&order[id=2", "order_id&order_id=1", "x=1", "order_id=", "order_id", "", "{\"order_id\":1}",
-        "[1]", "=1", "&&&",
+        "order_id=1&order_id=2",
+        "order_id=1&order_id=1",
+        "order_id=1&order%5fid=2",
+        "order_id=1&order.id=2",
+        "order_id=1&order+id=2",
+        "order_id=1&order%20id=2",
+        "order_id[]=1&order_id=2",
+        "order_id=1&order_id[]=2",
+        "order_id=1&order_id[x]=2",
+        "order_id=1&%6frder_id=2",
+        "order_id=1&+order_id=2",
+        "order_id=1&order_id%00x=2",
+        "order_id=1&order[id=2",
+        "order_id&order_id=1",
+        "x=1",
+        "order_id=",
+        "order_id",
+        "",
+        "{\"order_id\":1}",
+        "[1]",
+        "=1",
+        "&&&",
     ] {
         refused(&mut stage, &form(body), &[400]);
     }
@@ -170,9 +234,12 @@ fn a_form_field_that_a_shop_could_read_in_two_ways_is_refused() {
 fn a_multipart_body_that_two_readers_could_cut_differently_is_refused() {
     let mut stage = Stage::with(ROUTES);
     let part = |head: &str, value: &str| format!("--b\r\n{head}\r\n\r\n{value}\r\n");
-    let field = |name: &str, value: &str| part(&format!("Content-Disposition: form-data; name=\"{name}\""), value);
+    let field =
+        |name: &str, value: &str| part(&format!("Content-Disposition: form-data; name=\"{name}\""), value);
     let one = field("order_id", "1");
-    let ok = |body: String| sent("/form", "multipart/form-data; boundary=b", format!("{body}--b--\r\n").as_bytes());
+    let ok = |body: String| {
+        sent("/form", "multipart/form-data; boundary=b", format!("{body}--b--\r\n").as_bytes())
+    };
     let parts = field("x", "y").repeat(10_000);
     let cases = [
         ok(format!("{one}{one}")),
@@ -181,10 +248,16 @@ fn a_multipart_body_that_two_readers_could_cut_differently_is_refused() {
         ok(format!("{one}{parts}")),
         ok(format!("{one}{}", part(&format!("X: {}", "y".repeat(20_000)), "z"))),
         ok(part("Content-Disposition: form-data; name=\"order_id\"; name=\"x\"", "1")),
-        ok(part("Content-Disposition: form-data; name=\"order_id\"\r\nContent-Disposition: form-data; name=\"x\"", "1")),
+        ok(part(
+            "Content-Disposition: form-data; name=\"order_id\"\r\nContent-Disposition: form-data; name=\"x\"",
+            "1",
+        )),
         ok(part("Content-Disposition: form-data; name=\"order_id\"; filename=\"x.txt\"", "1")),
         ok(part("Content-Disposition: form-data;\r\n name=\"order_id\"", "1")),
-        ok(part("Content-Disposition: form-data; name=\"order_id\"\r\nContent-Transfer-Encoding: base64", "MQ==")),
+        ok(part(
+            "Content-Disposition: form-data; name=\"order_id\"\r\nContent-Transfer-Encoding: base64",
+            "MQ==",
+        )),
         ok(part("Content-Disposition: form-data; name*=utf-8''order_id", "1")),
         ok(format!("before\r\n{one}")),
         ok(format!("{one}--b--\r\n{}", field("order_id", "2"))),
@@ -193,7 +266,11 @@ fn a_multipart_body_that_two_readers_could_cut_differently_is_refused() {
         sent("/form", "multipart/form-data; boundary=", format!("{one}--b--\r\n").as_bytes()),
         sent("/form", "multipart/form-data; boundary=b; boundary=c", format!("{one}--b--\r\n").as_bytes()),
         sent("/form", "multipart/form-data; boundary=c", format!("{one}--b--\r\n").as_bytes()),
-        sent("/form", &format!("multipart/form-data; boundary={}", "b".repeat(200)), format!("{one}--b--\r\n").as_bytes()),
+        sent(
+            "/form",
+            &format!("multipart/form-data; boundary={}", "b".repeat(200)),
+            format!("{one}--b--\r\n").as_bytes(),
+        ),
         sent("/form", "multipart/form-data; boundary=b", one.as_bytes()),
         sent("/form", "multipart/form-data; boundary=b", b"--b--\r\n"),
         sent("/form", "multipart/form-data; boundary=b", b"--b\r\n"),
@@ -203,8 +280,13 @@ fn a_multipart_body_that_two_readers_could_cut_differently_is_refused() {
     }
     // The boundary is chance, not content; a value may hold what looks like one.
     assert_eq!(verdict(&mut stage, &ok(format!("{one}{}", field("x", "--c\r\n --b")))), "lead");
-    let other = format!("{one}{}--b--\r\n", field("x", "--c\r\n --b")).replace("--b\r\nContent", "--q\r\nContent").replace("--b--", "--q--");
-    assert_eq!(verdict(&mut stage, &sent("/form", "multipart/form-data; boundary=\"q\"", other.as_bytes())), "replay");
+    let other = format!("{one}{}--b--\r\n", field("x", "--c\r\n --b"))
+        .replace("--b\r\nContent", "--q\r\nContent")
+        .replace("--b--", "--q--");
+    assert_eq!(
+        verdict(&mut stage, &sent("/form", "multipart/form-data; boundary=\"q\"", other.as_bytes())),
+        "replay"
+    );
 }
 
 #[test]
@@ -214,18 +296,38 @@ fn a_body_that_is_not_what_it_is_declared_as_is_refused_and_not_taken_for_one_wi
     // `/lax` lets requests without a key go by; these have one, to a shop that does not care what was declared.
     for path in ["/json", "/lax"] {
         for kind in [
-            "application/x-www-form-urlencoded", "", "text/plain", "application/octet-stream", "multipart/form-data; boundary=b",
-            "application/json; charset=utf-16", "application/json; charset=utf-8; charset=utf-16", "text/json",
-            "application/json, text/plain", "application/json\nContent-Type: text/plain", "json", "application/xml",
+            "application/x-www-form-urlencoded",
+            "",
+            "text/plain",
+            "application/octet-stream",
+            "multipart/form-data; boundary=b",
+            "application/json; charset=utf-16",
+            "application/json; charset=utf-8; charset=utf-16",
+            "text/json",
+            "application/json, text/plain",
+            "application/json\nContent-Type: text/plain",
+            "json",
+            "application/xml",
         ] {
             refused(&mut stage, &sent(path, kind, as_json), &[400]);
         }
         refused(&mut stage, &sent(path, "application/json", as_form), &[400]);
     }
-    for kind in ["application/json", "", "text/plain", "application/x-www-form-urlencoded; charset=utf-16", "application/x-www-form-urlencoded; charset=utf-7"] {
+    for kind in [
+        "application/json",
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded; charset=utf-16",
+        "application/x-www-form-urlencoded; charset=utf-7",
+    ] {
         refused(&mut stage, &sent("/form", kind, as_form), &[400]);
     }
-    for kind in ["application/json;charset=UTF-8", "APPLICATION/JSON", "application/vnd.api+json", "application/json ; x=y"] {
+    for kind in [
+        "application/json;charset=UTF-8",
+        "APPLICATION/JSON",
+        "application/vnd.api+json",
+        "application/json ; x=y",
+    ] {
         let body = format!("{{\"order_id\":\"{kind}\"}}");
         assert_eq!(verdict(&mut stage, &sent("/json", kind, body.as_bytes())), "lead", "{kind}");
     }
@@ -261,9 +363,19 @@ fn a_compressed_body_is_read_for_its_key_and_sent_as_it_came() {
     flipped[zipped.len() - 6] ^= 1;
     let trailing = [zipped.as_slice(), b"{\"order_id\":\"other\"}"].concat();
     for (coding, body) in [
-        ("gzip", body.as_slice()), ("gzip", cut), ("gzip", &flipped), ("gzip", &trailing), ("br", &zipped),
-        ("gzip, gzip", &gzip(&zipped)), ("gzip\nContent-Encoding: gzip", &zipped), ("deflate", &zipped),
-        ("deflate, gzip", &zipped), ("zstd", &zipped), ("identity", &zipped), ("gzip;q=1", &zipped), ("none", body),
+        ("gzip", body.as_slice()),
+        ("gzip", cut),
+        ("gzip", &flipped),
+        ("gzip", &trailing),
+        ("br", &zipped),
+        ("gzip, gzip", &gzip(&zipped)),
+        ("gzip\nContent-Encoding: gzip", &zipped),
+        ("deflate", &zipped),
+        ("deflate, gzip", &zipped),
+        ("zstd", &zipped),
+        ("identity", &zipped),
+        ("gzip;q=1", &zipped),
+        ("none", body),
     ] {
         refused(&mut stage, &coded(coding, body), &[400, 413, 415]);
     }
@@ -303,7 +415,8 @@ fn a_decompression_bomb_costs_no_more_than_its_bound() {
     command.arg("run").arg("--config").arg(&file).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut program = Program(command.spawn().expect("the program starts"));
     let told = BufReader::new(program.0.stderr.take().expect("it is piped"));
-    let address = told.lines().map_while(Result::ok).find_map(|line| line.split_once("listening on ")?.1.parse().ok());
+    let address =
+        told.lines().map_while(Result::ok).find_map(|line| line.split_once("listening on ")?.1.parse().ok());
     let address = address.expect("it says where it listens");
     let ask = |bytes: &[u8]| {
         let mut raw = Raw::connect(address);

@@ -67,8 +67,14 @@ fn the_first_source_that_is_found_names_the_order_and_one_that_stands_twice_name
     let mut stage = Stage::with(ROUTES);
     // Each pair is one order by the first source that both have, whatever the later ones say.
     for (number, (one, other)) in [
-        (json("/choice?order=q", "X-Order: h", "{\"order\":\"a\"}"), json("/choice?order=p", "X-Order: h", "{\"order\":\"b\"}")),
-        (json("/choice/c?order=r", "Cookie: cart=k", "{}"), json("/choice/d?order=r", "Cookie: cart=l", "{}")),
+        (
+            json("/choice?order=q", "X-Order: h", "{\"order\":\"a\"}"),
+            json("/choice?order=p", "X-Order: h", "{\"order\":\"b\"}"),
+        ),
+        (
+            json("/choice/c?order=r", "Cookie: cart=k", "{}"),
+            json("/choice/d?order=r", "Cookie: cart=l", "{}"),
+        ),
         (json("/choice/e", "Cookie: cart=m", "{}"), json("/choice/e", "Cookie: cart=n", "{\"x\":1}")),
     ]
     .into_iter()
@@ -84,7 +90,8 @@ fn the_first_source_that_is_found_names_the_order_and_one_that_stands_twice_name
         }
         assert_eq!(stage.shop.since(mark).len(), 1, "pair {number} is one order, so the second one waits");
         stage.shop.release();
-        let verdicts = [first.answer(), second.answer()].map(|answer| answer.expect("an answer").verdict().to_owned());
+        let verdicts =
+            [first.answer(), second.answer()].map(|answer| answer.expect("an answer").verdict().to_owned());
         assert_eq!(verdicts, ["lead", "lead"], "pair {number} are two requests");
         assert_eq!(stage.shop.most_at_once(), 1);
     }
@@ -110,8 +117,16 @@ fn an_idempotency_key_is_optional_bounded_and_single() {
     // Empty is absent, so it is the same request.
     assert_eq!(told(&mut stage, &event("Idempotency-Key:", "{\"order\":1}")), "200 replay");
     for odd in ["\"quoted\"", "un quoted", "j\u{fc}rgen", "a,b", "8e03978e-40d5-43dd-bc93-6894a57f9324"] {
-        assert_eq!(told(&mut stage, &event(&format!("Idempotency-Key: {odd}"), "{\"order\":2}")), "200 lead", "{odd}");
-        assert_eq!(told(&mut stage, &event(&format!("Idempotency-Key: {odd}"), "{\"order\":2}")), "200 replay", "{odd}");
+        assert_eq!(
+            told(&mut stage, &event(&format!("Idempotency-Key: {odd}"), "{\"order\":2}")),
+            "200 lead",
+            "{odd}"
+        );
+        assert_eq!(
+            told(&mut stage, &event(&format!("Idempotency-Key: {odd}"), "{\"order\":2}")),
+            "200 replay",
+            "{odd}"
+        );
     }
     for (key, status) in [
         (format!("Idempotency-Key: {}", "k".repeat(30_000)), "400 refuse"),
@@ -133,15 +148,22 @@ fn a_key_that_comes_again_with_another_body_is_a_mismatch() {
     assert_eq!(told(&mut stage, &event("{\"order\":1,\"sum\":10}")), "200 lead");
     // Blanks and the order of members mean nothing; a digit does.
     assert_eq!(told(&mut stage, &event("{ \"sum\" : 10 ,\n\"order\":1}")), "200 replay");
-    for other in ["{\"order\":1,\"sum\":11}", "{\"order\":1,\"sum\":10.0}", "{\"order\":1,\"sum\":\"10\"}", "{\"order\":1}"] {
+    for other in [
+        "{\"order\":1,\"sum\":11}",
+        "{\"order\":1,\"sum\":10.0}",
+        "{\"order\":1,\"sum\":\"10\"}",
+        "{\"order\":1}",
+    ] {
         assert_eq!(told(&mut stage, &event(other)), "422 refuse", "{other}");
     }
     assert_eq!(stage.shop.mark(), 1);
     // In flight as well.
     stage.shop.hold();
-    let mut first = stage.open(&json("/events", "Cookie: session=anna\nIdempotency-Key: k2", "{\"order\":5,\"sum\":1}"), &[]);
+    let mut first = stage
+        .open(&json("/events", "Cookie: session=anna\nIdempotency-Key: k2", "{\"order\":5,\"sum\":1}"), &[]);
     stage.shop.wait_for(1, 1);
-    let mut other = stage.open(&json("/events", "Cookie: session=anna\nIdempotency-Key: k2", "{\"order\":5,\"sum\":2}"), &[]);
+    let mut other = stage
+        .open(&json("/events", "Cookie: session=anna\nIdempotency-Key: k2", "{\"order\":5,\"sum\":2}"), &[]);
     assert_eq!(other.answer().map(|answer| answer.status), Some(422));
     stage.shop.release();
     assert_eq!(first.answer().map(|answer| answer.status), Some(200));
@@ -160,12 +182,15 @@ fn two_operations_on_one_order_both_run_and_never_at_once() {
         let mut cancel = stage.open(&form("/cancel", "Cookie: session=anna", &body), &[]);
         let mut again = stage.open(&form("/pay", "Cookie: session=anna", &body), &[]);
         // Another order is not held up by it.
-        let mut other = stage.open(&form("/pay", "Cookie: session=anna", &format!("order=other{round}")), &[]);
+        let mut other =
+            stage.open(&form("/pay", "Cookie: session=anna", &format!("order=other{round}")), &[]);
         stage.shop.wait_for(mark, 2);
-        let targets = |stage: &Stage| stage.shop.since(mark).iter().map(|seen| seen.target.clone()).collect::<Vec<_>>();
+        let targets =
+            |stage: &Stage| stage.shop.since(mark).iter().map(|seen| seen.target.clone()).collect::<Vec<_>>();
         assert_eq!(targets(&stage), ["/pay", "/pay"]);
         stage.shop.release();
-        let answers = [&mut pay, &mut cancel, &mut again, &mut other].map(|raw| raw.answer().expect("an answer"));
+        let answers =
+            [&mut pay, &mut cancel, &mut again, &mut other].map(|raw| raw.answer().expect("an answer"));
         let verdicts = answers.each_ref().map(|answer| answer.verdict());
         assert_eq!((verdicts[0], verdicts[1], verdicts[3]), ("lead", "lead", "lead"));
         assert!(matches!(verdicts[2], "follow" | "replay"), "{}", verdicts[2]);
@@ -179,8 +204,12 @@ fn two_operations_on_one_order_both_run_and_never_at_once() {
 fn the_same_bytes_of_other_customers_never_share_an_answer() {
     let mut stage = Stage::with(ROUTES);
     const WHO: [&str; 7] = [
-        "Cookie: session=anna", "Cookie: session=ben", "Cookie: session=anna2", "Cookie: session=ann",
-        "Authorization: Bearer anna\nCookie: x=carl", "Authorization: Bearer ben\nCookie: x=dora",
+        "Cookie: session=anna",
+        "Cookie: session=ben",
+        "Cookie: session=anna2",
+        "Cookie: session=ann",
+        "Authorization: Bearer anna\nCookie: x=carl",
+        "Authorization: Bearer ben\nCookie: x=dora",
         "Cookie: session=anna\nAuthorization: Bearer anna",
     ];
     stage.shop.hold();
@@ -229,8 +258,12 @@ fn two_hosts_and_two_routes_never_share() {
         text.replace("Host: shop.example", &format!("Host: {host}")).into_bytes()
     };
     for (host, path) in [
-        ("shop.example", "/pay"), ("other.example", "/pay"), ("shop.example.other", "/pay"), ("shop.example", "/cancel"),
-        ("127.0.0.1", "/pay"), ("[::1]", "/pay"),
+        ("shop.example", "/pay"),
+        ("other.example", "/pay"),
+        ("shop.example.other", "/pay"),
+        ("shop.example", "/cancel"),
+        ("127.0.0.1", "/pay"),
+        ("[::1]", "/pay"),
     ] {
         assert_eq!(told(&mut stage, &at(host, path)), "200 lead", "{host}{path}");
     }
@@ -244,11 +277,28 @@ fn parts_that_look_alike_when_joined_are_different_orders() {
     let mut stage = Stage::with(ROUTES);
     let long = "x".repeat(3000);
     for body in [
-        "a=a&b=bc", "a=ab&b=c", "a=abc&b=%00", "a=%00&b=abc", "a=a%00&b=bc", "a=a&b=%00bc", "a=a%00b&b=c", "a=%00%00&b=%00",
-        "a=%00&b=%00%00", "a=a:b&b=c", "a=a&b=b:c", "a=a%26b%3Dbc&b=x", &format!("a={long}&b=1"), &format!("a={long}1&b=1"),
+        "a=a&b=bc",
+        "a=ab&b=c",
+        "a=abc&b=%00",
+        "a=%00&b=abc",
+        "a=a%00&b=bc",
+        "a=a&b=%00bc",
+        "a=a%00b&b=c",
+        "a=%00%00&b=%00",
+        "a=%00&b=%00%00",
+        "a=a:b&b=c",
+        "a=a&b=b:c",
+        "a=a%26b%3Dbc&b=x",
+        &format!("a={long}&b=1"),
+        &format!("a={long}1&b=1"),
     ] {
         let answer = stage.ask(&form("/both", "", body));
-        assert!(answer.verdict() == "lead" || answer.status == 400, "{body}: {} {}", answer.status, answer.verdict());
+        assert!(
+            answer.verdict() == "lead" || answer.status == 400,
+            "{body}: {} {}",
+            answer.status,
+            answer.verdict()
+        );
     }
     // One of two is none.
     assert_eq!(told(&mut stage, &form("/both", "", "a=abc")), "400 refuse");
@@ -262,7 +312,13 @@ fn the_key_of_another_customer_opens_nothing() {
     let event = |who: &str| json("/events", &format!("{who}\nIdempotency-Key: victims"), "{\"order\":1}");
     let victim = stage.ask(&event("Cookie: session=victim"));
     assert!(victim.text().contains("session=victim"));
-    for thief in ["Cookie: session=thief", "Authorization: Basic victim", "X: y", "Cookie: Session=victim", "Cookie: xsession=victim"] {
+    for thief in [
+        "Cookie: session=thief",
+        "Authorization: Basic victim",
+        "X: y",
+        "Cookie: Session=victim",
+        "Cookie: xsession=victim",
+    ] {
         let answer = stage.ask(&event(thief));
         assert_eq!((answer.status, answer.verdict()), (200, "lead"), "{thief}");
         assert_ne!(answer.text(), victim.text());
@@ -284,7 +340,9 @@ fn an_identity_is_the_cookie_that_stays_and_not_those_that_change() {
     let mut stage = Stage::with(ROUTES);
     let with = |cookies: &str| form("/pay", &format!("Cookie: {cookies}"), "order=7");
     assert_eq!(told(&mut stage, &with("session=anna; rotating=1")), "200 lead");
-    for cookies in ["session=anna; rotating=2", "rotating=3; session=anna", "session=anna", "a=b; session=anna; _ga=x.y"] {
+    for cookies in
+        ["session=anna; rotating=2", "rotating=3; session=anna", "session=anna", "a=b; session=anna; _ga=x.y"]
+    {
         assert_eq!(told(&mut stage, &with(cookies)), "200 replay", "{cookies}");
     }
     // In two lines, as HTTP/2 would have split them.
@@ -308,7 +366,9 @@ fn what_a_client_says_of_where_it_comes_from_is_replaced() {
         assert_eq!((answer.status, seen.len()), (200, 1), "{path}");
         for (name, value) in &seen[0].fields {
             let value = String::from_utf8_lossy(value);
-            let spoofed = ["6.6.6.6", "7.7.7.7", "8.8.8.8", "evil", "https", "443", "6666"].iter().find(|bad| value.contains(**bad));
+            let spoofed = ["6.6.6.6", "7.7.7.7", "8.8.8.8", "evil", "https", "443", "6666"]
+                .iter()
+                .find(|bad| value.contains(**bad));
             assert_eq!(spoofed, None, "{path}: {name}: {value}");
         }
         assert_eq!(seen[0].all("x-forwarded-for").collect::<Vec<_>>(), [b"127.0.0.1"]);
@@ -317,11 +377,22 @@ fn what_a_client_says_of_where_it_comes_from_is_replaced() {
         assert_eq!(fences, usize::from(path == "/pay"), "a fence is the gate's to give");
     }
     // It is no part of which request it is, either.
-    assert_eq!(told(&mut stage, &form("/pay", "Cookie: session=anna\nX-Forwarded-For: 9.9.9.9", "order=7")), "200 replay");
+    assert_eq!(
+        told(&mut stage, &form("/pay", "Cookie: session=anna\nX-Forwarded-For: 9.9.9.9", "order=7")),
+        "200 replay"
+    );
     // A PROXY line where none is expected is no request.
     let proxied = form("/pay", "Cookie: session=anna", "order=8");
     stage.refuses(&[
         ("63: v1", [b"PROXY TCP4 6.6.6.6 7.7.7.7 1 2\r\n".as_slice(), &proxied].concat(), &[400]),
-        ("63: v2", [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x06\x06\x06\x06\x07\x07\x07\x07\0\x01\0\x02".as_slice(), &proxied].concat(), &[400]),
+        (
+            "63: v2",
+            [
+                b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x06\x06\x06\x06\x07\x07\x07\x07\0\x01\0\x02".as_slice(),
+                &proxied,
+            ]
+            .concat(),
+            &[400],
+        ),
     ]);
 }

@@ -32,12 +32,46 @@ const SEEDS: &[&[u8]] = &[
 ];
 
 const HARM: &[&[u8]] = &[
-    b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b";", b"\x0b", b"\x7f", b"\xff", b"0", b"5",
-    b"_", b"%", b"#", b"/", b"\"", b"\r\n ", b"\r\n\t", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n",
-    b"Content-Length:\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: identity\r\n",
-    b"Transfer_Encoding: chunked\r\n", b" Transfer-Encoding: chunked\r\n", b"Host: evil.example\r\n", b"HTTP/1.0",
-    b"HTTP/1.1", b"chunked", b"0\r\n\r\n", b"GET /admin HTTP/1.1\r\nHost: shop.example\r\n\r\n", b"+", b"0x",
-    b"Connection: close\r\n", b"Connection: Content-Length\r\n", b"Upgrade: h2c\r\nConnection: Upgrade\r\n",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b";",
+    b"\x0b",
+    b"\x7f",
+    b"\xff",
+    b"0",
+    b"5",
+    b"_",
+    b"%",
+    b"#",
+    b"/",
+    b"\"",
+    b"\r\n ",
+    b"\r\n\t",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 0\r\n",
+    b"Content-Length:\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: identity\r\n",
+    b"Transfer_Encoding: chunked\r\n",
+    b" Transfer-Encoding: chunked\r\n",
+    b"Host: evil.example\r\n",
+    b"HTTP/1.0",
+    b"HTTP/1.1",
+    b"chunked",
+    b"0\r\n\r\n",
+    b"GET /admin HTTP/1.1\r\nHost: shop.example\r\n\r\n",
+    b"+",
+    b"0x",
+    b"Connection: close\r\n",
+    b"Connection: Content-Length\r\n",
+    b"Upgrade: h2c\r\nConnection: Upgrade\r\n",
 ];
 
 /// Every request in it says of which turn it is.
@@ -64,7 +98,8 @@ fn harm(bytes: &mut Vec<u8>, random: &mut SmallRng) {
     let piece = HARM[random.random_range(0..HARM.len())];
     // Where a line begins, since most of what harms is a line.
     let line = bytes[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |feed| feed + 1);
-    let line_end = bytes[at..].iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |feed| at + feed + 1);
+    let line_end =
+        bytes[at..].iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |feed| at + feed + 1);
     match random.random_range(0..9) {
         0 => bytes[at] = random.random(),
         1 => bytes[at] ^= 1 << random.random_range(0..8),
@@ -83,8 +118,20 @@ fn harm(bytes: &mut Vec<u8>, random: &mut SmallRng) {
 /// What a proxy adds, makes anew, or takes for itself. All else has to be as it came.
 fn is_ours(name: &str) -> bool {
     const OURS: [&str; 14] = [
-        "host", "connection", "content-length", "transfer-encoding", "forwarded", "via", "x-request-id", "traceparent",
-        "oncegate-fence", "accept-encoding", "upgrade", "x-real-ip", "tracestate", "expect",
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "forwarded",
+        "via",
+        "x-request-id",
+        "traceparent",
+        "oncegate-fence",
+        "accept-encoding",
+        "upgrade",
+        "x-real-ip",
+        "tracestate",
+        "expect",
     ];
     OURS.contains(&name) || name.starts_with("x-forwarded-")
 }
@@ -123,7 +170,8 @@ fn take(sent: &mut [Vec<Request>], got: &Request) -> bool {
 #[test]
 fn what_a_mutant_brings_to_the_shop_is_what_a_strict_reader_finds_in_it() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let mutants = number("HOSTILE_MUTANTS").map_or(MUTANTS, |count| usize::try_from(count).unwrap_or(MUTANTS));
+    let mutants =
+        number("HOSTILE_MUTANTS").map_or(MUTANTS, |count| usize::try_from(count).unwrap_or(MUTANTS));
     let seed = number("HOSTILE_SEED").unwrap_or(20);
     let mut random = SmallRng::seed_from_u64(seed);
     let mut stage = Stage::new();
@@ -151,7 +199,10 @@ fn what_a_mutant_brings_to_the_shop_is_what_a_strict_reader_finds_in_it() {
         }
         let shown = String::from_utf8_lossy(&bytes);
         let sent = recent.make_contiguous();
-        assert!(got.iter().all(|got| take(sent, got)), "seed {seed}, mutant {turn}: of {shown:?}\nthe shop got {got:#?}");
+        assert!(
+            got.iter().all(|got| take(sent, got)),
+            "seed {seed}, mutant {turn}: of {shown:?}\nthe shop got {got:#?}"
+        );
         clean += got.len();
         refused += usize::from(bad);
         if turn % 200 == 0 {
@@ -178,6 +229,7 @@ fn the_oracle_itself_tells_requests_apart() {
     for other in [body, target, field] {
         assert!(!take(&mut [sent.clone()], &other));
     }
-    let hidden = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let hidden =
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_eq!(strict::all(hidden, Side::Client), []);
 }

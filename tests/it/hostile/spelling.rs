@@ -5,27 +5,108 @@ use super::stage::{ROUTES, Stage, request};
 /// What some server behind us may read as `/checkout`: nginx, Apache, PHP's front controllers, Tomcat, IIS, and those
 /// that decode twice.
 const SPELLINGS: &[&str] = &[
-    "/checkout", "//checkout", "///checkout", "/checkout/", "/checkout//", "/./checkout", "/checkout/.",
-    "/checkout/./", "/x/../checkout", "/x/y/../../checkout", "/../checkout", "/../../checkout", "/checkout/x/..",
-    "/%63heckout", "/%43heckout", "/checkou%74", "/%63%68%65%63%6b%6f%75%74", "/%2e/checkout", "/%2E/checkout",
-    "/x/%2e%2e/checkout", "/x/.%2e/checkout", "/x/%2E./checkout", "/x/..%2fcheckout", "/%2fcheckout",
-    "/%2Fcheckout", "/checkout%2f", "/checkout%2f.", "/.%2fcheckout", "/x%2f..%2fcheckout", "/%2e%2fcheckout",
-    "/checkout;x", "/checkout;x=y", "/checkout;jsessionid=1", "/;x/checkout", "/x;y/../checkout", "/x/..;/checkout",
-    "/x/..;y=z/checkout", "/checkout;/", "/checkout;a/../checkout", "/checkout%3bx", "/checkout%3Bx=y",
-    "/\\checkout", "/x\\..\\checkout", "/checkout\\", "/.\\checkout", "/%5ccheckout", "/x%5c..%5ccheckout",
-    "/checkout%5c", "/checkout%00", "/checkout%00.html", "/check%00out", "/%00/checkout", "/checkout%20",
-    "/checkout%09", "/checkout%0a", "/checkout%0d", "/%2563heckout", "/%252e/checkout", "/x/%252e%252e/checkout",
-    "/%252fcheckout", "/checkout%253bx", "/%c0%afcheckout", "/x/%c0%ae%c0%ae/checkout",
-    "/checkout.json", "/checkout.php", "/checkout.html", "/index.php/checkout", "/index.php//checkout",
-    "/INDEX.PHP/checkout", "/index.php/checkout/", "/x/../index.php/checkout", "/index.php/%63heckout",
-    "/CHECKOUT", "/Checkout", "/cHeCkOuT/", "/checkout?", "/checkout?x=y", "/checkout?/../x", "/checkout/?x",
-    "/checkout.", "/checkout..", "/checkout%2e", "/%u0063heckout", "/checkout%ff",
+    "/checkout",
+    "//checkout",
+    "///checkout",
+    "/checkout/",
+    "/checkout//",
+    "/./checkout",
+    "/checkout/.",
+    "/checkout/./",
+    "/x/../checkout",
+    "/x/y/../../checkout",
+    "/../checkout",
+    "/../../checkout",
+    "/checkout/x/..",
+    "/%63heckout",
+    "/%43heckout",
+    "/checkou%74",
+    "/%63%68%65%63%6b%6f%75%74",
+    "/%2e/checkout",
+    "/%2E/checkout",
+    "/x/%2e%2e/checkout",
+    "/x/.%2e/checkout",
+    "/x/%2E./checkout",
+    "/x/..%2fcheckout",
+    "/%2fcheckout",
+    "/%2Fcheckout",
+    "/checkout%2f",
+    "/checkout%2f.",
+    "/.%2fcheckout",
+    "/x%2f..%2fcheckout",
+    "/%2e%2fcheckout",
+    "/checkout;x",
+    "/checkout;x=y",
+    "/checkout;jsessionid=1",
+    "/;x/checkout",
+    "/x;y/../checkout",
+    "/x/..;/checkout",
+    "/x/..;y=z/checkout",
+    "/checkout;/",
+    "/checkout;a/../checkout",
+    "/checkout%3bx",
+    "/checkout%3Bx=y",
+    "/\\checkout",
+    "/x\\..\\checkout",
+    "/checkout\\",
+    "/.\\checkout",
+    "/%5ccheckout",
+    "/x%5c..%5ccheckout",
+    "/checkout%5c",
+    "/checkout%00",
+    "/checkout%00.html",
+    "/check%00out",
+    "/%00/checkout",
+    "/checkout%20",
+    "/checkout%09",
+    "/checkout%0a",
+    "/checkout%0d",
+    "/%2563heckout",
+    "/%252e/checkout",
+    "/x/%252e%252e/checkout",
+    "/%252fcheckout",
+    "/checkout%253bx",
+    "/%c0%afcheckout",
+    "/x/%c0%ae%c0%ae/checkout",
+    "/checkout.json",
+    "/checkout.php",
+    "/checkout.html",
+    "/index.php/checkout",
+    "/index.php//checkout",
+    "/INDEX.PHP/checkout",
+    "/index.php/checkout/",
+    "/x/../index.php/checkout",
+    "/index.php/%63heckout",
+    "/CHECKOUT",
+    "/Checkout",
+    "/cHeCkOuT/",
+    "/checkout?",
+    "/checkout?x=y",
+    "/checkout?/../x",
+    "/checkout/?x",
+    "/checkout.",
+    "/checkout..",
+    "/checkout%2e",
+    "/%u0063heckout",
+    "/checkout%ff",
 ];
 
 /// What is another page to every server.
 const OTHERS: &[&str] = &[
-    "/checkouts", "/checkout2", "/checkou", "/checkout/cart", "/x/checkout", "/check-out", "/checkout-done", "/", "/x",
-    "/checkout/../x", "/page?next=/checkout", "/page/checkout/x", "/che/ckout", "/%2d/checkout",
+    "/checkouts",
+    "/checkout2",
+    "/checkou",
+    "/checkout/cart",
+    "/x/checkout",
+    "/check-out",
+    "/checkout-done",
+    "/",
+    "/x",
+    "/checkout/../x",
+    "/page?next=/checkout",
+    "/page/checkout/x",
+    "/che/ckout",
+    "/%2d/checkout",
 ];
 
 fn order(method: &str, path: &str, session: usize, lines: &str) -> Vec<u8> {
@@ -73,11 +154,34 @@ upstream = "shop"
 match = { path = { regex = "^/media" } }
 "#;
     let mut stage = Stage::with(&format!("{first}{ROUTES}"));
-    let ways = ["/..", "/%2e%2e", "/.%2e", "/x/../..", "/..;", "/..;x", "/%2e%2e;", "/./..", "//..", "/%252e%252e", "/..%2f", "\\..", "%2f..", "%5c.."];
+    let ways = [
+        "/..",
+        "/%2e%2e",
+        "/.%2e",
+        "/x/../..",
+        "/..;",
+        "/..;x",
+        "/%2e%2e;",
+        "/./..",
+        "//..",
+        "/%252e%252e",
+        "/..%2f",
+        "\\..",
+        "%2f..",
+        "%5c..",
+    ];
     let paths = ["/static", "/media"].into_iter().flat_map(|folder| {
         ways.iter().flat_map(move |way| {
-            ["/checkout", "/%63heckout", "/checkout/", "//checkout", "\\checkout", "%2fcheckout", "/checkout;x"]
-                .map(|path| format!("{folder}{way}{path}"))
+            [
+                "/checkout",
+                "/%63heckout",
+                "/checkout/",
+                "//checkout",
+                "\\checkout",
+                "%2fcheckout",
+                "/checkout;x",
+            ]
+            .map(|path| format!("{folder}{way}{path}"))
         })
     });
     let here = SPELLINGS.iter().map(|path| (*path).to_owned());
@@ -121,7 +225,8 @@ fn a_method_that_an_override_names_is_guarded_as_that_method() {
     ];
     for (number, (method, path, lines)) in tunnelled.into_iter().enumerate() {
         let (answer, seen) = stage.ask_and_look(&order(method, path, number, lines));
-        let guarded = seen.iter().all(super::strict::Request::is_guarded) && matches!(answer.status, 200 | 400);
+        let guarded =
+            seen.iter().all(super::strict::Request::is_guarded) && matches!(answer.status, 200 | 400);
         assert!(guarded, "{method} {path} {lines:?}: {}", answer.status);
         stage.check(method);
     }
