@@ -66,7 +66,9 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
             Err(refusal) => refuse(refusal),
         },
         Some(guard) => match guard.enforce {
-            Enforce::Observe => observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse),
+            Enforce::Observe => {
+                observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse)
+            }
             Enforce::Yes => {
                 let report = Report::begin(core, client, matched.route, &id, &matched.parts);
                 guarded(core, client, &id, guard, matched, report).await
@@ -128,6 +130,10 @@ async fn guarded(
         IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
     };
     let demand = demand(guard, matched.route, &reading, renewal.generations());
+    if has_no_room(core, &reading) {
+        let bound = "flights (limits.flights_max)";
+        return report.refuse(&Refusal::Overloaded { retry_after: TRY_AGAIN, bound }, Phase::Claim);
+    }
     let (own, mut leaders_own) = oneshot::channel();
     let trace = Rc::new(Trace::default());
     let part = core.gate.claims.take_part(demand, || {
@@ -151,6 +157,7 @@ async fn guarded(
         }
         Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
     };
+    report.boarded(ticket.role());
     let waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
     report.trace(&trace);
     match waited {
@@ -165,7 +172,6 @@ async fn guarded(
             report.lead(streamed(id, own), Reason::Done)
         }
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
-        Waited::Broken => report.refuse(&Refusal::Internal { cause: None }, Phase::Claim),
     }
 }
 
@@ -207,6 +213,14 @@ fn demand(
     }
 }
 
+/// Flights outlive their clients, so the bound on connections does not bound them. A flight that is there may still
+/// be joined. Cores look without a lock: each of them may go beyond the bound by one.
+fn has_no_room(core: &Core, reading: &Reading) -> bool {
+    let flights = &core.gate.claims.flights;
+    flights.running() >= core.gate.config.limits.flights_max
+        && reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint))
+}
+
 /// A stable key that a plugin of the shop may use: the same for the same request, a guess to nobody.
 fn idempotency_key(guard: &Guard, reading: &Reading) -> Option<HeaderValue> {
     if guard.send_idempotency_key == SendKey::No {
@@ -222,8 +236,6 @@ enum Waited {
     /// The leader's answer is too large to wait for its end.
     Stream(LeadersOwn),
     InVain,
-    /// The flight's task died without a word.
-    Broken,
 }
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.
@@ -239,7 +251,7 @@ async fn wait(
                 biased;
                 end = ticket.end() => {
                     let own = own.or_else(|| leaders_own.try_recv().ok());
-                    return end.map_or(Waited::Broken, |end| Waited::End(end, own));
+                    return Waited::End(end, own);
                 }
                 came = &mut *leaders_own, if own.is_none() && !leaders_own.is_terminated() => match came {
                     Ok(mine) if mine.stream.is_some() => return Waited::Stream(mine),
@@ -279,9 +291,12 @@ fn answered(
                     let stored = stored(guard, judged, reading);
                     report.lead(leaders_answer(id, own, &answer, stored, delivered), reason)
                 }
-                (Role::Leader, None) | (Role::Follower, _) => {
-                    report.given(give(id, &answer, How::Follow, share, delivered), &answer, How::Follow, reason)
-                }
+                (Role::Leader, None) | (Role::Follower, _) => report.given(
+                    give(id, &answer, How::Follow, share, delivered),
+                    &answer,
+                    How::Follow,
+                    reason,
+                ),
             }
         }
         Ended::Followed { answer, judged } => {
@@ -418,8 +433,9 @@ async fn bypass(
     id: &HeaderValue,
     matched: Matched,
     read: Collected,
-    report: Report,
+    mut report: Report,
 ) -> Response<Reply> {
+    report.passing();
     let upstream = core.gate.config.routes[matched.route].upstream;
     let body = ToShop::collected(read.bytes, read.trailers);
     // The body counts against the budget until the shop has answered.

@@ -49,11 +49,11 @@ pub fn main(args: RunArgs) -> Exit {
     let checked = match loaded {
         Ok(checked) => checked,
         Err(problems) => {
-            let _ = check::show(&problems);
+            write_to_stderr(&check::show(&problems));
             return Exit::Usage;
         }
     };
-    let _ = check::show(&checked.warnings);
+    write_to_stderr(&check::show(&checked.warnings));
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
@@ -86,8 +86,12 @@ fn failed(text: &str) -> Exit {
 
 /// To standard error, where the log is not.
 fn say(text: &str) {
+    write_to_stderr(&format!("oncegate: {text}\n"));
+}
+
+fn write_to_stderr(text: &str) {
     // A closed pipe is nobody's mistake.
-    let _ = writeln!(io::stderr(), "oncegate: {text}");
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// SIGTERM and SIGINT, counted.

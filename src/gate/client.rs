@@ -10,7 +10,10 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::Notify;
 
 use super::forward::Peer;
-use crate::{answer::refusal::Refusal, edge::strict::{Line, Violation}};
+use crate::{
+    answer::refusal::Refusal,
+    edge::strict::{Line, Violation},
+};
 
 /// Informational answers kept until they are written; a shop that sends more loses the rest.
 const HINTS_MAX: usize = 8;

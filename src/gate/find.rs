@@ -39,7 +39,11 @@ pub enum Found {
     Stream(Incoming),
     Collected(Collected),
     /// Begun to read, and larger than what is collected.
-    Begun { begun: Bytes, rest: Incoming, lent: Lent },
+    Begun {
+        begun: Bytes,
+        rest: Incoming,
+        lent: Lent,
+    },
 }
 
 /// Finds the first route that matches.
@@ -48,12 +52,7 @@ pub enum Found {
 /// none of the spellings leads to a guarded route: a guard cannot be walked around by spelling.
 pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<Matched, Refusal> {
     let readings = path::read(parts.uri.path());
-    let mut search = Search {
-        core,
-        host: host(&parts),
-        found: Found::Stream(incoming),
-        content: None,
-    };
+    let mut search = Search { core, host: host(&parts), found: Found::Stream(incoming), content: None };
     let hit = search.first(&parts, &readings).await?;
     let (route, Hit { params, doubt }) = hit.ok_or(Refusal::NoRoute)?;
     let found = search.found;
@@ -71,7 +70,8 @@ struct Search<'a> {
 
 impl Search<'_> {
     async fn first(&mut self, parts: &Parts, readings: &Readings) -> Result<Option<(usize, Hit)>, Refusal> {
-        let plain = (!readings.is_plain()).then(|| (Readings::only(&readings.path), readings.without_aliases()));
+        let plain =
+            (!readings.is_plain()).then(|| (Readings::only(&readings.path), readings.without_aliases()));
         let mut unguarded = None;
         for (number, route) in self.core.gate.config.routes.iter().enumerate() {
             let by = match (&plain, &route.guard, &unguarded) {
@@ -90,7 +90,12 @@ impl Search<'_> {
         Ok(unguarded)
     }
 
-    async fn matches(&mut self, number: usize, parts: &Parts, readings: &Readings) -> Result<Option<Hit>, Refusal> {
+    async fn matches(
+        &mut self,
+        number: usize,
+        parts: &Parts,
+        readings: &Readings,
+    ) -> Result<Option<Hit>, Refusal> {
         let route = &self.core.gate.config.routes[number];
         let hit = match route.matcher.head(&view(parts, &self.host, &readings.path), readings) {
             Head::No => return Ok(None),
@@ -143,7 +148,11 @@ pub async fn collected(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) ->
 
 /// The body of a request that is only observed: `None` where it is larger than what is collected; it is passed on
 /// all the same.
-pub async fn peeked(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) -> Result<Option<Collected>, Refusal> {
+pub async fn peeked(
+    core: &Rc<Core>,
+    guard: &Guard,
+    matched: &mut Matched,
+) -> Result<Option<Collected>, Refusal> {
     let bytes = match ensure_collected(core, guard, &mut matched.found).await {
         Ok(read) => Ok(read.bytes.clone()),
         Err(refusal) => Err(refusal),
@@ -162,7 +171,11 @@ async fn ensure_collected<'a>(
 ) -> Result<&'a Collected, Refusal> {
     let owned = std::mem::replace(
         found,
-        Found::Collected(Collected { bytes: Bytes::new(), trailers: None, lent: Lent::none(&core.gate.buffers) }),
+        Found::Collected(Collected {
+            bytes: Bytes::new(),
+            trailers: None,
+            lent: Lent::none(&core.gate.buffers),
+        }),
     );
     *found = match owned {
         Found::Stream(incoming) => {

@@ -68,8 +68,9 @@ impl Peer {
         }
         text.push_str(";proto=http");
         let made = value(&text);
-        if let Some(host) = host {
-            *self.forwarded.borrow_mut() = Some((host.clone(), made.clone()));
+        // A copy: the value is a slice of the read buffer, which would be kept for as long as the connection lives.
+        if let Some(host) = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok()) {
+            *self.forwarded.borrow_mut() = Some((host, made.clone()));
         }
         made
     }
@@ -88,13 +89,7 @@ pub fn request_id(core: &Core, peer: &Peer, headers: &HeaderMap) -> HeaderValue 
 }
 
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
-pub fn to_shop(
-    core: &Core,
-    peer: &Peer,
-    id: &HeaderValue,
-    upgrade: Option<HeaderValue>,
-    parts: &mut Parts,
-) {
+pub fn to_shop(core: &Core, peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
     // The version that was received (RFC 9110 section 7.6.3).
     let via = if parts.version == Version::HTTP_10 { VIA_OLD } else { VIA };
     let headers = &mut parts.headers;
@@ -156,7 +151,8 @@ pub struct Trailers {
 impl Trailers {
     pub fn of(headers: &HeaderMap) -> Self {
         let announced = headers.get_all(header::TRAILER).iter().cloned().collect();
-        let mut codings = headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+        let mut codings =
+            headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
         let accepted = codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
         Self { announced, accepted }
     }

@@ -10,7 +10,11 @@ use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::{ConnectError, Upstream, body::{FromShop, ToShop}, pool::{Reuse, Warmth, Wire}};
+use super::{
+    ConnectError, Upstream,
+    body::{FromShop, ToShop},
+    pool::{Reuse, Warmth, Wire},
+};
 
 /// How long a pooled connection may take to be ready again; usually one turn of its task.
 const READY_MAX: Duration = Duration::from_millis(10);
@@ -78,7 +82,9 @@ impl Upstream {
             }
         }
         match last {
-            Some((server, source)) => Err(SendError::Unreachable { server: self.settings.servers[server].clone(), source }),
+            Some((server, source)) => {
+                Err(SendError::Unreachable { server: self.settings.servers[server].clone(), source })
+            }
             None => Err(SendError::NoServer),
         }
     }

@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod guarantees;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod shop;
+#[cfg(test)]
+mod world;

@@ -37,7 +37,9 @@ fn a_request_keeps_its_framing() {
     let gate = Gate::before(&shop);
     let mut client = gate.client();
     client.ask("PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello");
-    client.ask("PUT /b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n");
+    client.ask(
+        "PUT /b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
+    );
     client.ask("PUT /c HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
     client.ask("DELETE /d HTTP/1.1\r\nHost: h\r\n\r\n");
     let seen = shop.requests();
@@ -99,9 +101,9 @@ fn trailers_pass_in_both_directions() {
 
 #[test]
 fn a_client_that_did_not_ask_for_trailers_gets_none() {
-    let shop = Shop::answers(|_| {
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 42\r\n\r\n"
-    });
+    let shop = Shop::answers(
+        |_| "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 42\r\n\r\n",
+    );
     let gate = Gate::before(&shop);
     let mut client = gate.client();
     let answer = client.ask(get("/a"));
@@ -154,7 +156,8 @@ fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
     let shop = Shop::answers(|_| ok("done"));
     let gate = Gate::start(&Typed { guard: "body_max = \"1KiB\"".to_owned(), ..Typed::before(&shop) });
     let mut client = gate.client();
-    client.send("POST /order?id=1 HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1025\r\n\r\n");
+    client
+        .send("POST /order?id=1 HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1025\r\n\r\n");
     let answer = client.answer();
     assert_eq!(answer.status(), 413, "and not 100: {answer:?}");
     assert!(answer.text().contains("body-too-large"), "{answer:?}");

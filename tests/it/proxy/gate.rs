@@ -91,7 +91,8 @@ impl Gate {
         let server = Server::start(config).expect("it starts");
         // A listener on a socket file has no address of this kind, and its test does not ask for one.
         let address = server.addresses[0].parse().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-        let admin = server.admin_address.as_ref().and_then(|text| text.parse().ok()).expect("it has an admin");
+        let admin =
+            server.admin_address.as_ref().and_then(|text| text.parse().ok()).expect("it has an admin");
         Self { server: Some(server), address, admin }
     }
 
@@ -131,14 +132,18 @@ pub(super) fn look(admin: SocketAddr, target: &str) -> Message {
 }
 
 pub(super) fn metric(page: &str, name: &str) -> i64 {
-    let line = page.lines().find_map(|line| line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{'])));
+    let line =
+        page.lines().find_map(|line| line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{'])));
     let value = line.and_then(|line| line.rsplit(' ').next());
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{page}"))
 }
 
 /// A request that a guard takes for an order.
 pub(super) fn order(id: &str, body: &str) -> String {
-    format!("POST /order?id={id} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "POST /order?id={id} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 pub(super) fn get(path: &str) -> String {

@@ -138,7 +138,10 @@ fn everything_else_passes_as_it_is() {
     assert_eq!(answer.status(), 207);
     assert_eq!(answer.all("set-cookie"), ["a=1; Path=/", "b=2"]);
     assert_eq!((answer.get("server"), answer.get("x-bytes")), (Some("naive"), Some("caf\u{e9}")));
-    assert_eq!((answer.get("x-empty"), answer.all("date")), (Some(""), vec!["Thu, 01 Jan 1970 00:00:00 GMT"]));
+    assert_eq!(
+        (answer.get("x-empty"), answer.all("date")),
+        (Some(""), vec!["Thu, 01 Jan 1970 00:00:00 GMT"])
+    );
     assert_eq!(gate.client().ask(get("/again")).status(), 207);
 }
 

@@ -71,8 +71,7 @@ fn a_head_too_large_is_refused_and_the_next_one_is_served() {
 #[test]
 fn bodies_that_find_no_room_are_refused_and_the_room_is_given_back() {
     let shop = Shop::answers(|_| ok("done"));
-    let gate =
-        Gate::start(&Typed { limits: "buffers_max = \"1MiB\"".to_owned(), ..Typed::before(&shop) });
+    let gate = Gate::start(&Typed { limits: "buffers_max = \"1MiB\"".to_owned(), ..Typed::before(&shop) });
     let head = |id: usize| {
         format!("POST /order?id={id} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", 400 << 10)
     };

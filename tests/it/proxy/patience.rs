@@ -168,7 +168,10 @@ fn an_answer_that_stops_in_the_middle_ends_its_connection() {
         let mut client = gate.client();
         client.send(get("/a"));
         let error = client.try_answer().expect_err("a part is not taken for the whole");
-        assert!(matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset), "{error}");
+        assert!(
+            matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset),
+            "{error}"
+        );
         eventually("the shop's connection ends with it", || shop.ended() == 1);
     }
 }

@@ -187,7 +187,8 @@ fn a_shop_that_hangs_up_at_nasty_moments_gets_nothing_twice() {
     let gate = Gate::before(&shop);
     let (tries, threads) = (80, 8);
     let address = gate.address;
-    let asking: Vec<_> = (0..threads).map(|number| thread::spawn(move || ask_much(address, number, tries))).collect();
+    let asking: Vec<_> =
+        (0..threads).map(|number| thread::spawn(move || ask_much(address, number, tries))).collect();
     let answered: usize = asking.into_iter().map(|thread| thread.join().expect("no answer is missing")).sum();
     let counts = counts.lock().expect("no test panics here");
     for (start, count) in counts.iter() {

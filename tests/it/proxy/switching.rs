@@ -8,17 +8,17 @@ use super::{
     wire::{Ended, Wire},
 };
 
-const UPGRADE: &str =
-    "GET /socket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n";
-const SWITCHED: &str =
-    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
+const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
 
 /// A shop that hints before it answers.
 fn hinting() -> Shop {
     Shop::talks(|wire, seen| {
         while let Some(request) = wire.request()? {
             seen.note(&request);
-            wire.try_send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x\r\nX: y\r\n\r\n")?;
+            wire.try_send(
+                "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x\r\nX: y\r\n\r\n",
+            )?;
             if request.get("x-at-once").is_none() {
                 // The answer is held until the client says that it has the hint.
                 wire.exactly(1)?;
@@ -34,7 +34,9 @@ fn a_hint_reaches_the_client_before_the_answer() {
     let shop = Shop::talks(|wire, seen| {
         let head = wire.head()?.expect("a request comes");
         seen.note(&head);
-        wire.try_send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x\r\nX: y\r\n\r\n")?;
+        wire.try_send(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x\r\nX: y\r\n\r\n",
+        )?;
         // The body comes only once the client has the hint.
         wire.exactly(4)?;
         wire.try_send(ok("final"))
@@ -105,7 +107,10 @@ fn an_upgraded_connection_is_a_tunnel_both_ways() {
     let _ = client.stream.read_to_end(&mut rest);
     assert_eq!(rest, b" bye");
     let request = shop.only();
-    assert_eq!((request.get("upgrade"), request.get("sec-websocket-version")), (Some("websocket"), Some("13")));
+    assert_eq!(
+        (request.get("upgrade"), request.get("sec-websocket-version")),
+        (Some("websocket"), Some("13"))
+    );
 }
 
 #[test]
