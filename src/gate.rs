@@ -14,6 +14,7 @@ pub mod observe;
 pub mod pass;
 pub mod renew;
 pub mod report;
+pub mod search;
 
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -32,7 +33,7 @@ use crate::{
     claim::{Boarding, Demand, End, Ended, LostCause, Part, Role, Ticket},
     config::{Enforce, Guard, Mode, OnNoKey, SendKey},
     ops::words::{Phase, Reason},
-    request::{self, IdentityRead, Reading, Unread, View},
+    request::{self, IdentityRead, Reading, Unread},
     store::{Hold, Judged, Owner, Record},
     upstream::ToShop,
 };
@@ -48,7 +49,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Answers one request of a client.
 pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
+    forward::name_host(&mut parts);
     let id = forward::request_id(core, &client.peer, &parts.headers);
     let wants = crate::answer::refusal::Wants::of(&parts.headers);
     let refuse = |refusal: Refusal| report::plain_refusal(&refusal, wants, &id);
@@ -137,17 +139,7 @@ async fn guarded(
     let (own, mut leaders_own) = oneshot::channel();
     let trace = Rc::new(Trace::default());
     let part = core.gate.claims.take_part(demand, || {
-        let mut parts = matched.parts;
-        forward::to_shop(core, &client.peer, id, None, &mut parts);
-        let ready = Ready {
-            route: matched.route,
-            request: parts,
-            body: read.bytes,
-            lent: read.lent,
-            keep: lead::keep(guard, reading.fingerprint.is_some()),
-            idempotency_key: idempotency_key(guard, &reading),
-            trace: Rc::clone(&trace),
-        };
+        let ready = ready(core, client, id, guard, matched, read, &reading, &trace);
         Lead::new(Rc::clone(core), ready, own)
     });
     let mut ticket = match part {
@@ -179,14 +171,7 @@ async fn guarded(
 fn extract(core: &Core, guard: &Guard, matched: &Matched, read: &Collected) -> Result<Reading, Unread> {
     let content = request::body::read(&matched.parts.headers, &read.bytes, guard.decoded_max);
     let host = find::host(&matched.parts);
-    let view = View {
-        method: &matched.parts.method,
-        host: &host,
-        path: &matched.path,
-        query: matched.parts.uri.query().unwrap_or(""),
-        headers: &matched.parts.headers,
-        params: &matched.params,
-    };
+    let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     request::read(&guard.rules, &core.gate.secret, &view, &content)
 }
 
@@ -219,6 +204,31 @@ fn has_no_room(core: &Core, reading: &Reading) -> bool {
     let flights = &core.gate.claims.flights;
     flights.running() >= core.gate.config.limits.flights_max
         && reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint))
+}
+
+/// What the flight's task needs to send, should this exchange come to lead.
+#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
+fn ready(
+    core: &Core,
+    client: &Client,
+    id: &HeaderValue,
+    guard: &Guard,
+    matched: Matched,
+    read: Collected,
+    reading: &Reading,
+    trace: &Rc<Trace>,
+) -> Ready {
+    let mut request = matched.parts;
+    forward::to_shop(core, &client.peer, id, None, &mut request);
+    Ready {
+        route: matched.route,
+        request,
+        body: read.bytes,
+        lent: read.lent,
+        keep: lead::keep(guard, reading.fingerprint.is_some()),
+        idempotency_key: idempotency_key(guard, reading),
+        trace: Rc::clone(trace),
+    }
 }
 
 /// A stable key that a plugin of the shop may use: the same for the same request, a guess to nobody.

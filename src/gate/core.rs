@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     ops::{log::Log, metrics::Metrics, words::CodeClass},
     request::Secret,
-    upstream::{Connect, Settings, Upstream},
+    upstream::{Connect, Reached, Settings, Upstream},
 };
 
 /// Length of a tick of the coarse clock.
@@ -69,7 +69,17 @@ impl Core {
             .config
             .upstreams
             .iter()
-            .map(|upstream| Upstream::new(settings(upstream), Rc::clone(connector)))
+            .enumerate()
+            .map(|(number, upstream)| {
+                let metrics = Arc::clone(&gate.metrics);
+                Upstream::new(settings(upstream), Rc::clone(connector)).watched(move |server, reached| {
+                    if let Some(up) =
+                        metrics.upstream(number).and_then(|metrics| metrics.server_up.get(server))
+                    {
+                        up.set(i64::from(reached == Reached::Yes));
+                    }
+                })
+            })
             .collect();
         let random = RefCell::new(SmallRng::from_rng(&mut rand::rng()));
         Rc::new(Self { gate, upstreams, clock: Rc::default(), random })

@@ -88,25 +88,31 @@ pub fn request_id(core: &Core, peer: &Peer, headers: &HeaderMap) -> HeaderValue 
     value(&format!("{:032x}", core.random()))
 }
 
+/// Gives a request that names its host in the target only the `Host` of it, before anybody asks for it: the shop gets
+/// the path only (RFC 9112 section 3.2.2). One that names none at all gets the server's, once that is known.
+pub fn name_host(parts: &mut Parts) {
+    if parts.headers.contains_key(header::HOST) {
+        return;
+    }
+    let named = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(named) = named {
+        parts.headers.insert(header::HOST, named);
+    }
+}
+
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
 pub fn to_shop(core: &Core, peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
     // The version that was received (RFC 9110 section 7.6.3).
     let via = if parts.version == Version::HTTP_10 { VIA_OLD } else { VIA };
     let headers = &mut parts.headers;
     headers::remove_hop_by_hop(headers);
-    // An old client may name the host in the target only, and the shop gets the path only (RFC 9112 section 3.2.2).
-    if !headers.contains_key(header::HOST)
-        && let Some(authority) = parts.uri.authority()
-    {
-        headers.insert(header::HOST, value(authority.as_str()));
-    }
     // oncegate itself answers `Expect: 100-continue`, when it wants the body.
     headers.remove(header::EXPECT);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
-    let host = headers.get(header::HOST).cloned();
+    let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
     let forwarded = peer.forwarded(host.as_ref());
     match peer.trust {
         Trust::Untrusted => {

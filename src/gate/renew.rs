@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::{
     core::Core,
     find::{self, Found, Matched},
+    search,
 };
 use crate::{
     config::{RenewOn, Renewal},
@@ -42,14 +43,7 @@ pub fn of_request(core: &Rc<Core>, upstream: usize, matched: &Matched) -> Renewi
         return renewing;
     }
     let host = find::host(&matched.parts);
-    let view = View {
-        method: &matched.parts.method,
-        host: &host,
-        path: &matched.path,
-        query: matched.parts.uri.query().unwrap_or(""),
-        headers: &matched.parts.headers,
-        params: &matched.params,
-    };
+    let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     let content = match &matched.found {
         Found::Collected(read) => {
             request::body::read(&matched.parts.headers, &read.bytes, read.bytes.len() * 4)

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
-    ConnectError, Upstream,
+    ConnectError, Reached, Upstream,
     body::{FromShop, ToShop},
     pool::{Reuse, Warmth, Wire},
 };
@@ -98,7 +98,8 @@ impl Upstream {
         begun: &Cell<bool>,
     ) -> Result<Response<FromShop>, Failed> {
         let pool = &self.pools[server];
-        // HTTP/1.1 cannot do without (RFC 9112 section 3.2), an HTTP/1.0 client can.
+        // HTTP/1.1 cannot do without (RFC 9112 section 3.2), an HTTP/1.0 client can. The server's own name is what it
+        // gets then, since an empty one, though allowed, is a bad request to nginx.
         if !request.headers().contains_key(header::HOST)
             && let Ok(host) = HeaderValue::from_str(&self.settings.servers[server])
         {
@@ -123,6 +124,7 @@ impl Upstream {
         }
         let address = &self.settings.servers[server];
         let connected = timeout(self.settings.connect_timeout, self.connector.connect(address)).await;
+        self.tried(server, if matches!(connected, Ok(Ok(_))) { Reached::Yes } else { Reached::No });
         let sender = match connected {
             Ok(Ok(sender)) => sender,
             Ok(Err(error)) => return Err(Failed::NotSent(Box::new(request), error)),
@@ -203,6 +205,12 @@ pub fn outgoing(parts: Parts, body: ToShop) -> Request<ToShop> {
     *request.uri_mut() = origin_form(parts.uri);
     *request.headers_mut() = parts.headers;
     *request.extensions_mut() = parts.extensions;
+    let has_length = http_body::Body::size_hint(request.body()).exact().is_some();
+    if matches!(*request.method(), Method::GET | Method::HEAD) && !has_length {
+        // hyper takes it that a body of unknown length under these methods is none, and would drop what the client
+        // sent, unless the framing is spelled out.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     request
 }
 
@@ -211,4 +219,47 @@ fn origin_form(uri: http::Uri) -> http::Uri {
         return uri;
     }
     uri.into_parts().path_and_query.map_or_else(http::Uri::default, http::Uri::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, io, rc::Rc, time::Duration};
+
+    use hyper::client::conn::http1;
+
+    use super::*;
+    use crate::upstream::{Connect, Settings, connect::LocalBoxFuture};
+
+    struct Refusing;
+
+    impl Connect for Refusing {
+        fn connect<'a>(
+            &'a self,
+            _server: &'a str,
+        ) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
+            Box::pin(async { Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn each_server_that_refuses_is_tried_once_and_told_of_and_nothing_was_sent() {
+        let settings = Settings {
+            name: "shop".into(),
+            servers: vec!["a:80".into(), "b:80".into()],
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(4),
+            idle_max: 1,
+        };
+        let told: Rc<RefCell<Vec<(usize, Reached)>>> = Rc::default();
+        let watch = {
+            let told = Rc::clone(&told);
+            move |server, reached| told.borrow_mut().push((server, reached))
+        };
+        let upstream = Upstream::new(settings, Rc::new(Refusing)).watched(watch);
+        let begun = Cell::new(false);
+        let sent = upstream.send(Request::new(ToShop::empty()), Purpose::Exchange, &begun).await;
+        assert!(matches!(sent, Err(SendError::Unreachable { .. })));
+        assert!(!begun.get());
+        assert_eq!(*told.borrow(), [(0, Reached::No), (1, Reached::No)]);
+    }
 }
