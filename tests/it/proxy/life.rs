@@ -212,3 +212,28 @@ fn a_request_under_way_when_the_end_begins_is_answered() {
     }
     assert_eq!(gate.exit_code(), 0);
 }
+
+#[test]
+fn a_tunnel_does_not_hold_up_the_end() {
+    let shop = Shop::talks(|wire, seen| {
+        if let Some(request) = wire.request()? {
+            seen.note(&request);
+            wire.try_send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            )?;
+        }
+        while !wire.some()?.is_empty() {}
+        Ok(())
+    });
+    let mut gate = Program::start(&Typed::before(&shop));
+    let mut client = gate.client();
+    let asked = client.ask(
+        "GET /socket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(asked.status(), 101);
+    gate.signal(Signal::Terminate);
+    assert_eq!(client.ended(), Ended::Closed);
+    assert_eq!(gate.exit_code(), 0);
+    eventually("the shop's side ends with it", || shop.ended() == 1);
+}
