@@ -180,6 +180,7 @@ pub struct Renewal {
     pub on: RenewOn,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there are a few in a process, made once")]
 pub enum RenewOn {
     Request(Box<Matcher>),
     /// A `Set-Cookie` line of an answer matches.

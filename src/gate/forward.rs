@@ -107,14 +107,16 @@ pub fn traceparent(core: &Core, peer: &Peer, headers: &mut HeaderMap) -> HeaderV
     made
 }
 
-/// Gives a request the `Host` that it may lack. HTTP/1.0 asks for none, but the shop is spoken to in HTTP/1.1, where one
-/// that is missing is an error: it is that of the target, and empty where the target names none (RFC 9112 section 3.2).
+/// Gives a request that names its host in the target only the `Host` of it, before anybody asks for it: the shop gets
+/// the path only (RFC 9112 section 3.2.2). One that names none at all gets the server's, once that is known.
 pub fn name_host(parts: &mut Parts) {
     if parts.headers.contains_key(header::HOST) {
         return;
     }
     let named = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    parts.headers.insert(header::HOST, named.unwrap_or(HeaderValue::from_static("")));
+    if let Some(named) = named {
+        parts.headers.insert(header::HOST, named);
+    }
 }
 
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
