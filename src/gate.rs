@@ -222,7 +222,6 @@ fn has_no_room(core: &Core, reading: &Reading) -> bool {
 }
 
 /// What the flight's task needs to send, should this exchange come to lead.
-#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
 fn ready(
     client: &Client,
     id: &HeaderValue,
