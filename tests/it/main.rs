@@ -9,6 +9,8 @@ mod demo;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod failures;
+#[cfg(test)]
 mod guarantees;
 #[cfg(test)]
 mod hostile;
