@@ -103,9 +103,16 @@ pub struct End {
 #[derive(Clone, Debug)]
 pub enum Ended {
     /// This flight was answered by the shop.
-    Answered { answer: Arc<Record>, judged: Judged, hold: Arc<Hold> },
+    Answered {
+        answer: Arc<Record>,
+        judged: Judged,
+        hold: Arc<Hold>,
+    },
     /// A flight of another replica was.
-    Followed { answer: Arc<Record>, judged: Judged },
+    Followed {
+        answer: Arc<Record>,
+        judged: Judged,
+    },
     /// The answer was known already.
     Replayed(Arc<Record>),
     /// In doubt since just now: sent by this flight, and no answer came.
@@ -202,7 +209,11 @@ impl Claims {
 
     /// Joins the flight of this request, or begins one and spawns its task on the current `LocalRuntime`.
     /// `sender` is only called where a flight begins.
-    pub fn take_part<S: Sender + 'static>(self: &Arc<Self>, demand: Demand, sender: impl FnOnce() -> S) -> Part {
+    pub fn take_part<S: Sender + 'static>(
+        self: &Arc<Self>,
+        demand: Demand,
+        sender: impl FnOnce() -> S,
+    ) -> Part {
         match self.flights.join(demand.fingerprint, demand.body, demand.boarding, demand.followers_max) {
             Joined::Follow(ticket) => Part::Seat(ticket),
             Joined::Full => Part::FollowersFull,

@@ -14,6 +14,7 @@ pub mod observe;
 pub mod pass;
 pub mod renew;
 pub mod report;
+pub mod search;
 
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -32,7 +33,7 @@ use crate::{
     claim::{Boarding, Demand, End, Ended, LostCause, Part, Role, Ticket},
     config::{Enforce, Guard, Mode, OnNoKey, SendKey},
     ops::words::{Phase, Reason},
-    request::{self, IdentityRead, Reading, Unread, View},
+    request::{self, IdentityRead, Reading, Unread},
     store::{Hold, Judged, Owner, Record},
     upstream::ToShop,
 };
@@ -48,7 +49,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Answers one request of a client.
 pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
+    forward::name_host(&mut parts);
     let id = forward::request_id(core, &client.peer, &parts.headers);
     let wants = crate::answer::refusal::Wants::of(&parts.headers);
     let refuse = |refusal: Refusal| report::plain_refusal(&refusal, wants, &id);
@@ -66,7 +68,9 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
             Err(refusal) => refuse(refusal),
         },
         Some(guard) => match guard.enforce {
-            Enforce::Observe => observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse),
+            Enforce::Observe => {
+                observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse)
+            }
             Enforce::Yes => {
                 let report = Report::begin(core, client, matched.route, &id, &matched.parts);
                 guarded(core, client, &id, guard, matched, report).await
@@ -99,8 +103,8 @@ async fn guarded(
     mut matched: Matched,
     mut report: Report,
 ) -> Response<Reply> {
-    if let Some(refusal) = closed(core) {
-        return report.refuse(&refusal, Phase::Read);
+    if core.gate.is_draining() {
+        return report.refuse(&Refusal::Draining { retry_after: TRY_AGAIN }, Phase::Read);
     }
     let read = match find::collected(core, guard, &mut matched).await {
         Ok(read) => read,
@@ -128,6 +132,10 @@ async fn guarded(
         IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
     };
     let demand = demand(guard, matched.route, &reading, renewal.generations());
+    if has_no_room(core, &reading) {
+        let bound = "flights (limits.flights_max)";
+        return report.refuse(&Refusal::Overloaded { retry_after: TRY_AGAIN, bound }, Phase::Claim);
+    }
     let (own, mut leaders_own) = oneshot::channel();
     let trace = Rc::new(Trace::default());
     let part = core.gate.claims.take_part(demand, || {
@@ -141,6 +149,7 @@ async fn guarded(
         }
         Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
     };
+    report.boarded(ticket.role());
     let waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
     report.trace(&trace);
     match waited {
@@ -155,35 +164,14 @@ async fn guarded(
             report.lead(streamed(id, own), Reason::Done)
         }
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
-        Waited::Broken => report.refuse(&Refusal::Internal { cause: None }, Phase::Claim),
     }
-}
-
-/// Why no guarded exchange is taken on at present. Flights outlive their clients, so the bound on connections is none
-/// on them; those who would only follow are refused too, since nobody knows yet who they are.
-fn closed(core: &Core) -> Option<Refusal> {
-    if core.gate.is_draining() {
-        return Some(Refusal::Draining { retry_after: TRY_AGAIN });
-    }
-    let full = core.gate.claims.tasks.len() >= core.gate.config.limits.flights_max;
-    full.then_some(Refusal::Overloaded {
-        retry_after: TRY_AGAIN,
-        bound: "guarded exchanges on their way (limits.flights_max)",
-    })
 }
 
 /// Which order, which request, whose.
 fn extract(core: &Core, guard: &Guard, matched: &Matched, read: &Collected) -> Result<Reading, Unread> {
     let content = request::body::read(&matched.parts.headers, &read.bytes, guard.decoded_max);
     let host = find::host(&matched.parts);
-    let view = View {
-        method: &matched.parts.method,
-        host: &host,
-        path: &matched.path,
-        query: matched.parts.uri.query().unwrap_or(""),
-        headers: &matched.parts.headers,
-        params: &matched.params,
-    };
+    let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     request::read(&guard.rules, &core.gate.secret, &view, &content)
 }
 
@@ -235,6 +223,14 @@ fn ready(
     }
 }
 
+/// Flights outlive their clients, so the bound on connections does not bound them. A flight that is there may still
+/// be joined. Cores look without a lock: each of them may go beyond the bound by one.
+fn has_no_room(core: &Core, reading: &Reading) -> bool {
+    let flights = &core.gate.claims.flights;
+    flights.running() >= core.gate.config.limits.flights_max
+        && reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint))
+}
+
 /// A stable key that a plugin of the shop may use: the same for the same request, a guess to nobody.
 fn idempotency_key(guard: &Guard, reading: &Reading) -> Option<HeaderValue> {
     if guard.send_idempotency_key == SendKey::No {
@@ -250,8 +246,6 @@ enum Waited {
     /// The leader's answer is too large to wait for its end.
     Stream(LeadersOwn),
     InVain,
-    /// The flight's task died without a word.
-    Broken,
 }
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.
@@ -267,7 +261,7 @@ async fn wait(
                 biased;
                 end = ticket.end() => {
                     let own = own.or_else(|| leaders_own.try_recv().ok());
-                    return end.map_or(Waited::Broken, |end| Waited::End(end, own));
+                    return Waited::End(end, own);
                 }
                 came = &mut *leaders_own, if own.is_none() && !leaders_own.is_terminated() => match came {
                     Ok(mine) if mine.stream.is_some() => return Waited::Stream(mine),
@@ -307,9 +301,12 @@ fn answered(
                     let stored = stored(guard, judged, reading);
                     report.lead(leaders_answer(id, own, &answer, stored, delivered), reason)
                 }
-                (Role::Leader, None) | (Role::Follower, _) => {
-                    report.given(give(id, &answer, How::Follow, share, delivered), &answer, How::Follow, reason)
-                }
+                (Role::Leader, None) | (Role::Follower, _) => report.given(
+                    give(id, &answer, How::Follow, share, delivered),
+                    &answer,
+                    How::Follow,
+                    reason,
+                ),
             }
         }
         Ended::Followed { answer, judged } => {
@@ -446,8 +443,9 @@ async fn bypass(
     id: &HeaderValue,
     matched: Matched,
     read: Collected,
-    report: Report,
+    mut report: Report,
 ) -> Response<Reply> {
+    report.passing();
     let upstream = core.gate.config.routes[matched.route].upstream;
     let body = ToShop::collected(read.bytes, read.trailers);
     // The body counts against the budget until the shop has answered.

@@ -8,7 +8,10 @@ use std::{
     net::TcpListener as StdTcpListener,
     os::unix::net::UnixListener as StdUnixListener,
     path::PathBuf,
-    sync::{Arc, atomic::{AtomicBool, AtomicUsize}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     thread,
     time::Duration,
 };
@@ -28,7 +31,10 @@ use crate::{
         accept::{self, Binding, Listener},
         cores::{Cores, Stop, Threads},
     },
-    gate::{Gate, core::{Budget, TICK}},
+    gate::{
+        Gate,
+        core::{Budget, TICK},
+    },
     ops::{
         log::{self, Log},
         metrics::{Metrics, Names},
@@ -57,7 +63,10 @@ pub enum StartError {
 pub enum Drained {
     Whole,
     /// Something was still in flight when the deadline passed.
-    Cut { flights: usize, connections: usize },
+    Cut {
+        flights: usize,
+        connections: usize,
+    },
 }
 
 /// A process that serves.
@@ -95,38 +104,13 @@ enum Socket {
 impl Server {
     /// Binds everything, then serves. Nothing is left behind where it fails.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } = bind_all(&config)?;
-        let metrics = Arc::new(metrics(&config));
-        let log = Arc::new(open_log(&config, metrics.log_lines_dropped.clone())?);
-        let limits = MemoryLimits {
-            records_bytes_max: config.store.records_bytes_max,
-            states_max: config.store.states_max,
-        };
-        let store = Arc::new(Memory::new(limits));
-        let observer = Arc::new(Counting { metrics: Arc::clone(&metrics), log: Arc::clone(&log) });
-        let claims = Claims::new(
-            Arc::clone(&store) as Arc<dyn Store>,
-            config.store.lease,
-            config.store.deadline,
-            rand::random(),
-            observer,
-        );
+        let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } =
+            bind_all(&config)?;
         let token = config.admin.as_ref().and_then(|admin| admin.token.as_ref());
         let token = token.map(|token| admin::Token::new(token.expose()));
-        let admin = Arc::new(AdminState::new(Arc::clone(&metrics), Arc::clone(&log), token, None));
-        let secret = config.store.secret.clone().unwrap_or_else(Secret::random);
-        let gate = Arc::new(Gate {
-            secret,
-            claims,
-            observation: crate::gate::observe::Observation::default(),
-            metrics,
-            log,
-            buffers: Budget::new(config.limits.buffers_max),
-            draining: AtomicBool::new(false),
-            connections: AtomicUsize::new(0),
-            replica: format!("{:08x}", rand::random::<u32>()),
-            config,
-        });
+        let store = Arc::new(memory(&config));
+        let gate = assemble(config, Arc::clone(&store) as Arc<dyn Store>, io::stdout())?;
+        let admin = Arc::new(AdminState::new(Arc::clone(&gate.metrics), Arc::clone(&gate.log), token, None));
         let stop = Stop::default();
         let (cores, threads) = Cores::start(&gate, &stop, owned)?;
         let (accepting, admin_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -146,7 +130,18 @@ impl Server {
         is_ready.blocking_recv().unwrap_or_else(|_| Err(io::Error::other("the control thread has died")))?;
         admin.set_stage(Stage::Ready);
         let sockets = files;
-        Ok(Self { gate, stop, accepting, admin_stop, admin, threads, control, addresses, admin_address, sockets })
+        Ok(Self {
+            gate,
+            stop,
+            accepting,
+            admin_stop,
+            admin,
+            threads,
+            control,
+            addresses,
+            admin_address,
+            sockets,
+        })
     }
 
     pub fn gate(&self) -> &Arc<Gate> {
@@ -192,6 +187,43 @@ impl Server {
         let _ = self.gate.log.flush(LOG_FLUSH);
         drained
     }
+}
+
+/// The memory store that a configuration asks for. Somebody has to call [`Memory::tick`].
+#[must_use]
+pub fn memory(config: &Config) -> Memory {
+    Memory::new(MemoryLimits {
+        records_bytes_max: config.store.records_bytes_max,
+        states_max: config.store.states_max,
+    })
+}
+
+/// Everything that answers requests, without a thread or a socket of its own except that of the log: what
+/// [`Server::start`] serves from, and what tests serve from over any byte stream.
+///
+/// # Errors
+/// Where the system gives no thread for the log.
+pub fn assemble(
+    config: Config,
+    store: Arc<dyn Store>,
+    log_to: impl io::Write + Send + 'static,
+) -> io::Result<Arc<Gate>> {
+    let metrics = Arc::new(metrics(&config));
+    let log = Arc::new(open_log(&config, log_to, metrics.log_lines_dropped.clone())?);
+    let observer = Arc::new(Counting { metrics: Arc::clone(&metrics), log: Arc::clone(&log) });
+    let claims = Claims::new(store, config.store.lease, config.store.deadline, rand::random(), observer);
+    Ok(Arc::new(Gate {
+        secret: config.store.secret.clone().unwrap_or_else(Secret::random),
+        claims,
+        observation: crate::gate::observe::Observation::default(),
+        metrics,
+        log,
+        buffers: Budget::new(config.limits.buffers_max),
+        draining: AtomicBool::new(false),
+        connections: AtomicUsize::new(0),
+        replica: format!("{:08x}", rand::random::<u32>()),
+        config,
+    }))
 }
 
 fn bind_all(config: &Config) -> Result<Bound, StartError> {
@@ -278,7 +310,7 @@ fn metrics(config: &Config) -> Metrics {
     Metrics::new(&Names { routes: &routes, upstreams: &upstreams, listeners: &listeners })
 }
 
-fn open_log(config: &Config, dropped: Counter) -> io::Result<Log> {
+fn open_log(config: &Config, to: impl io::Write + Send + 'static, dropped: Counter) -> io::Result<Log> {
     let format = match config.log.format {
         Format::Json => log::Format::Json,
         Format::Text => log::Format::Text,
@@ -289,7 +321,7 @@ fn open_log(config: &Config, dropped: Counter) -> io::Result<Log> {
         Level::Info => log::Level::Info,
         Level::Debug => log::Level::Debug,
     };
-    Log::to_stdout(format, level, dropped)
+    Log::to(to, format, level, dropped)
 }
 
 /// The control thread.
@@ -309,7 +341,8 @@ impl Control {
         admin_socket: Option<Socket>,
         ready: oneshot::Sender<io::Result<()>>,
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
         match runtime {
             Ok(runtime) => runtime.block_on(self.serve(dispatched, admin_socket, ready)),
             Err(error) => drop(ready.send(Err(error))),
@@ -381,8 +414,14 @@ impl Control {
         metrics.record_bytes.set(count(stats.record_bytes));
         metrics.store_up.set(1);
         let grown = |now: u64, then: u64| now.saturating_sub(then);
-        metrics.dropped_early(DroppedEarly::Body, grown(stats.bodies_dropped_early, before.bodies_dropped_early));
-        metrics.dropped_early(DroppedEarly::Record, grown(stats.records_dropped_early, before.records_dropped_early));
+        metrics.dropped_early(
+            DroppedEarly::Body,
+            grown(stats.bodies_dropped_early, before.bodies_dropped_early),
+        );
+        metrics.dropped_early(
+            DroppedEarly::Record,
+            grown(stats.records_dropped_early, before.records_dropped_early),
+        );
         *before = stats;
     }
 }

@@ -220,7 +220,7 @@ impl Record {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let headers: usize =
-            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
+            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 104).sum();
         let body = match &self.body {
             Kept::Whole(bytes) => bytes.len(),
             Kept::Dropped => 0,

@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, StatusCode,
-    header::{ALT_SVC, CONTENT_LENGTH, DATE, LOCATION, STRICT_TRANSPORT_SECURITY},
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{ALT_SVC, CONNECTION, CONTENT_LENGTH, DATE, LOCATION, STRICT_TRANSPORT_SECURITY},
 };
 
 use crate::{
-    ops::headers::remove_hop_by_hop,
+    ops::headers::{is_hop_by_hop, remove_hop_by_hop},
     store::{Fence, Kept, Record},
 };
 
@@ -28,26 +28,53 @@ const NOT_KEPT: [HeaderName; 7] = [
 ];
 
 /// The record of a whole answer. `answered_at` is in Unix seconds.
+///
+/// Everything is copied: what hyper hands out are slices of its read buffer, and a record of a few hundred bytes must
+/// not hold on to eight thousand.
 #[must_use]
 pub fn record(
     status: StatusCode,
     headers: &HeaderMap,
-    body: Bytes,
+    body: &[u8],
     fence: Fence,
     answered_at: u64,
 ) -> Record {
-    let mut headers = headers.clone();
-    remove_hop_by_hop(&mut headers);
-    for name in NOT_KEPT {
-        headers.remove(name);
+    let body = Kept::Whole(Bytes::copy_from_slice(body));
+    Record { status, headers: kept(headers), body, fence, answered_at, remaining: Duration::ZERO }
+}
+
+/// The end-to-end lines that are kept, their values side by side in memory of their own.
+fn kept(headers: &HeaderMap) -> HeaderMap {
+    let stripped;
+    let headers = match headers.contains_key(CONNECTION) {
+        false => headers,
+        true => {
+            let mut copy = headers.clone();
+            remove_hop_by_hop(&mut copy);
+            stripped = copy;
+            &stripped
+        }
+    };
+    let lines = || headers.iter().filter(|(name, _)| !is_hop_by_hop(name) && !NOT_KEPT.contains(name));
+    let (count, bytes) = lines().fold((0, 0), |(count, bytes), (_, value)| (count + 1, bytes + value.len()));
+    let mut values = BytesMut::with_capacity(bytes);
+    for (_, value) in lines() {
+        values.extend_from_slice(value.as_bytes());
     }
-    Record { status, headers, body: Kept::Whole(body), fence, answered_at, remaining: Duration::ZERO }
+    let mut values = values.freeze();
+    let mut kept = HeaderMap::with_capacity(count);
+    for (name, value) in lines() {
+        let copy = HeaderValue::from_maybe_shared(values.split_to(value.len()));
+        kept.append(name.clone(), copy.expect("the bytes of a header value are a header value"));
+    }
+    kept
 }
 
 /// The record of an answer whose body was too large to keep: that the work is done, and where the client was sent.
 #[must_use]
 pub fn tombstone(status: StatusCode, headers: &HeaderMap, fence: Fence, answered_at: u64) -> Record {
-    let kept = headers.get(LOCATION).map(|location| (LOCATION, location.clone()));
+    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+    let kept = headers.get(LOCATION).and_then(copy).map(|location| (LOCATION, location));
     Record {
         status,
         headers: kept.into_iter().collect(),
@@ -92,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_record_keeps_the_end_to_end_fields_and_no_others() {
-        let record = record(StatusCode::OK, &answer(), Bytes::from_static(b"ok"), Fence(3), 1_000);
+        let record = record(StatusCode::OK, &answer(), b"ok", Fence(3), 1_000);
         let names: std::collections::BTreeSet<_> = record.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["set-cookie", "location", "content-type"].into());
         let cookies: Vec<_> = record.headers.get_all("set-cookie").iter().collect();

@@ -7,11 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use super::{Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight, lane::Place};
+use super::{
+    Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight,
+    lane::Place,
+};
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
     store::{
-    Ask, Claimed, Ending, Fence, Hold, Judged, May, Renewed, Reply, Settled, StoreError, Wake, Woken,
+        Ask, Claimed, Ending, Fence, Hold, Judged, May, Renewed, Reply, Settled, StoreError, Wake, Woken,
     },
 };
 
@@ -116,8 +119,12 @@ impl Driver {
                     let fence = record.fence;
                     return Asked::End(Ended::Replayed(record), Some(fence));
                 }
-                Ok(Claimed::Resolved { remaining, .. }) => return Asked::End(Ended::Resolved { remaining }, None),
-                Ok(Claimed::InDoubt { remaining, .. }) => return Asked::End(Ended::InDoubt { remaining }, None),
+                Ok(Claimed::Resolved { remaining, .. }) => {
+                    return Asked::End(Ended::Resolved { remaining }, None);
+                }
+                Ok(Claimed::InDoubt { remaining, .. }) => {
+                    return Asked::End(Ended::InDoubt { remaining }, None);
+                }
                 Ok(Claimed::Mismatch) => return Asked::End(Ended::Mismatch, None),
                 Ok(Claimed::Busy) => return Asked::End(Ended::Busy, None),
                 Ok(Claimed::Follow { fence, wake }) => (Some(fence), wake),
@@ -176,10 +183,15 @@ impl Driver {
                 self.tell(ended, fence);
             }
             Err(_) => {
-                // The client is not made to pay for a store that is down; those who come meanwhile get the answer
-                // from this flight, which stays on the table while the settle is tried again.
-                let end = End { what: ended, fence, spent: self.spent };
-                self.flight_announce(end);
+                // The client is not made to pay for a store that is down. Where the answer is kept, those who come
+                // meanwhile get it from this flight, which stays on the table while the settle is tried again. A
+                // failure is for nobody who comes after it: they wait for the lane and lead.
+                match &ending {
+                    Ending::Done { .. } => self.announce(ended, fence),
+                    Ending::DoneUnkept { .. } | Ending::Failed { .. } | Ending::InDoubt => {
+                        self.tell(ended, fence)
+                    }
+                }
                 self.settle_again(&hold, ending).await;
             }
         }
@@ -191,7 +203,9 @@ impl Driver {
             tokio::time::sleep(SETTLE_PAUSE).await;
             // A renewal that fails here says nothing new: the settle itself is about to be tried.
             let _ = self.call(StoreOp::Renew, self.claims.store.renew(hold)).await;
-            if let Ok(settled) = self.call(StoreOp::Settle, self.claims.store.settle(hold, ending.clone())).await {
+            if let Ok(settled) =
+                self.call(StoreOp::Settle, self.claims.store.settle(hold, ending.clone())).await
+            {
                 self.count(settled);
                 return;
             }
@@ -253,9 +267,11 @@ impl Driver {
         self.claims.flights.end(&self.flight, End { what, fence, spent: self.spent });
     }
 
-    fn flight_announce(&mut self, end: End) {
+    /// Like [`Self::tell`], but those who come later may still join and get the same.
+    fn announce(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
-        self.claims.flights.announce(&self.flight, end);
+        self.claims.observer.queued(self.spent.queued);
+        self.claims.flights.announce(&self.flight, End { what, fence, spent: self.spent });
     }
 
     fn tell_nobody(&mut self) {

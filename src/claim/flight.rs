@@ -5,12 +5,12 @@
 //! outlives a statement, and nothing here talks to the store or the shop.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use dashmap::{DashMap, Entry};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::store::Key;
 
@@ -59,14 +59,14 @@ pub struct Flight<E> {
     body: Option<Key>,
     seats: Mutex<Seats>,
     deserted: Notify,
-    end: watch::Sender<Option<E>>,
+    end: OnceLock<E>,
+    ended: Notify,
 }
 
 impl<E> Flight<E> {
     fn new(key: Option<Key>, body: Option<Key>) -> Self {
         let seats = Mutex::new(Seats { phase: Phase::Waiting, taken: 1 });
-        let end = watch::Sender::new(None);
-        Self { key, body, seats, deserted: Notify::new(), end }
+        Self { key, body, seats, deserted: Notify::new(), end: OnceLock::new(), ended: Notify::new() }
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -114,7 +114,6 @@ impl<E> Flight<E> {
 pub struct Ticket<E> {
     flights: Arc<Flights<E>>,
     flight: Arc<Flight<E>>,
-    end: watch::Receiver<Option<E>>,
     role: Role,
 }
 
@@ -123,10 +122,17 @@ impl<E: Clone> Ticket<E> {
         self.role
     }
 
-    /// How the flight ended. `None` if it ended without a word: its task has died.
-    pub async fn end(&mut self) -> Option<E> {
-        let end = self.end.wait_for(Option::is_some).await.ok()?;
-        end.clone()
+    /// How the flight ended. Those who wait learn it in the order in which they came. It always comes: a task that
+    /// dies says so itself (see [`super::driver::Driver`]).
+    pub async fn end(&mut self) -> E {
+        loop {
+            // Made before the look, so that an end that comes between the two is not missed.
+            let ended = self.flight.ended.notified();
+            if let Some(end) = self.flight.end.get() {
+                return end.clone();
+            }
+            ended.await;
+        }
     }
 }
 
@@ -197,12 +203,7 @@ impl<E: Clone> Flights<E> {
 
     fn begin(self: &Arc<Self>, flight: Arc<Flight<E>>) -> Joined<E> {
         self.running.fetch_add(1, Relaxed);
-        let ticket = Ticket {
-            flights: Arc::clone(self),
-            end: flight.end.subscribe(),
-            flight: Arc::clone(&flight),
-            role: Role::Leader,
-        };
+        let ticket = Ticket { flights: Arc::clone(self), flight: Arc::clone(&flight), role: Role::Leader };
         Joined::Begin(ticket, flight)
     }
 
@@ -226,12 +227,7 @@ impl<E: Clone> Flights<E> {
         }
         seats.taken += 1;
         self.followers.fetch_add(1, Relaxed);
-        Boarded::Yes(Ticket {
-            flights: Arc::clone(self),
-            end: flight.end.subscribe(),
-            flight: Arc::clone(flight),
-            role: Role::Follower,
-        })
+        Boarded::Yes(Ticket { flights: Arc::clone(self), flight: Arc::clone(flight), role: Role::Follower })
     }
 
     /// Says how a flight ended, to everybody on it. Nobody new comes on board afterwards: whoever comes later asks
@@ -244,7 +240,10 @@ impl<E: Clone> Flights<E> {
     /// Says how a flight ended and leaves it open to those who come later: for an answer that the store could not
     /// be told yet.
     pub fn announce(&self, flight: &Arc<Flight<E>>, end: E) {
-        flight.end.send_replace(Some(end));
+        // A flight ends once; what was said first stands.
+        if flight.end.set(end).is_ok() {
+            flight.ended.notify_waiters();
+        }
     }
 
     /// The task of a flight is over.
@@ -260,6 +259,11 @@ impl<E> Flights<E> {
         if let Some(key) = flight.key {
             self.by_key.remove_if(&key, |_, held| Arc::ptr_eq(held, flight));
         }
+    }
+
+    /// Whether a request of this fingerprint may find a flight to join.
+    pub fn has(&self, key: &Key) -> bool {
+        self.by_key.contains_key(key)
     }
 
     /// Flights that run or wait in this process.
@@ -309,7 +313,7 @@ mod tests {
         assert_eq!((table.followers(), flight.clients()), (1, 2));
         assert!(flight.set_out());
         table.end(&flight, "done");
-        assert_eq!((leader.end().await, follower.end().await), (Some("done"), Some("done")));
+        assert_eq!((leader.end().await, follower.end().await), ("done", "done"));
         assert!(matches!(join(&table, 1, Boarding::UntilEnd), Joined::Begin(..)));
     }
 
@@ -338,16 +342,23 @@ mod tests {
         let (_leader, flight) = begin(&table, 1);
         assert!(matches!(join(&table, 1, Boarding::UntilSent), Joined::Follow(_)));
         assert!(flight.set_out());
-        let Joined::Begin(_next, next) = join(&table, 1, Boarding::UntilSent) else { panic!("must begin anew") };
+        let Joined::Begin(_next, next) = join(&table, 1, Boarding::UntilSent) else {
+            panic!("must begin anew")
+        };
         table.landed(&flight);
-        assert!(matches!(join(&table, 1, Boarding::UntilSent), Joined::Follow(_)), "the trailing run was lost");
+        assert!(
+            matches!(join(&table, 1, Boarding::UntilSent), Joined::Follow(_)),
+            "the trailing run was lost"
+        );
         assert!(!Arc::ptr_eq(&flight, &next));
     }
 
     #[test]
     fn followers_are_bounded_and_a_place_is_free_again_at_once() {
         let table = Table::default();
-        let Joined::Begin(_leader, _flight) = table.join(key(1), None, Boarding::UntilEnd, 1) else { panic!() };
+        let Joined::Begin(_leader, _flight) = table.join(key(1), None, Boarding::UntilEnd, 1) else {
+            panic!()
+        };
         let Joined::Follow(first) = table.join(key(1), None, Boarding::UntilEnd, 1) else { panic!() };
         assert!(matches!(table.join(key(1), None, Boarding::UntilEnd, 1), Joined::Full));
         drop(first);
@@ -357,18 +368,19 @@ mod tests {
     #[test]
     fn the_same_event_with_another_body_is_not_the_same_request() {
         let table = Table::default();
-        let Joined::Begin(_leader, _flight) = table.join(key(1), key(7), Boarding::UntilEnd, 1) else { panic!() };
+        let Joined::Begin(_leader, _flight) = table.join(key(1), key(7), Boarding::UntilEnd, 1) else {
+            panic!()
+        };
         assert!(matches!(table.join(key(1), key(8), Boarding::UntilEnd, 1), Joined::Mismatch));
     }
 
     #[tokio::test]
-    async fn a_flight_whose_task_dies_ends_without_a_word_instead_of_hanging() {
+    async fn a_flight_ends_once_and_who_asks_later_learns_the_same() {
         let table = Table::default();
         let (mut ticket, flight) = begin(&table, 1);
+        table.announce(&flight, "done");
+        table.end(&flight, "broken");
         table.landed(&flight);
-        drop(flight);
-        // The ticket itself keeps the flight alive, so its task must say the end; see `Driver`'s drop.
-        ticket.flight.end.send_replace(Some("broken"));
-        assert_eq!(ticket.end().await, Some("broken"));
+        assert_eq!(ticket.end().await, "done");
     }
 }

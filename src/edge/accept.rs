@@ -14,7 +14,11 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::{config::Address, gate::Gate, ops::{log::Level, words::Reason}};
+use crate::{
+    config::Address,
+    gate::Gate,
+    ops::{log::Level, words::Reason},
+};
 
 /// How many connections may wait in the kernel for us to accept them.
 const BACKLOG: i32 = 4096;
@@ -22,7 +26,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// What a client gets whose connection is one too many.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 2\r\nconnection: close\r\n\r\n";
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 2\r\nconnection: close\r\n\r\n";
 
 /// A bound socket.
 pub enum Listener {

@@ -122,7 +122,8 @@ fn run(
     queue: mpsc::UnboundedReceiver<Accepted>,
     connections: &Arc<AtomicUsize>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
         let connector: Rc<dyn Connect> = Rc::new(TcpConnector);
         let core = Core::new(Arc::clone(gate), &connector);
@@ -234,7 +235,7 @@ impl Drop for Departure {
 
 /// The core's coarse clock. It also keeps a timer near at all times, so that setting another never has to wake the
 /// runtime (measured: up to 0.85 eventfd writes per request without it).
-async fn tick(core: Rc<Core>, roster: Rc<Roster>, stop: Stop) {
+pub async fn tick(core: Rc<Core>, roster: Rc<Roster>, stop: Stop) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let started = tokio::time::Instant::now();

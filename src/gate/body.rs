@@ -33,7 +33,10 @@ pub enum BodyError {
 
 /// An answer's body.
 pub enum Reply {
-    Whole { data: Option<Bytes>, delivered: Option<Delivered> },
+    Whole {
+        data: Option<Bytes>,
+        delivered: Option<Delivered>,
+    },
     Shop(Streaming),
     /// Passed on by the flight's task, which reads the shop whatever becomes of the client.
     Relay(mpsc::Receiver<Result<Bytes, BodyError>>),
@@ -161,7 +164,9 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             // Asked for before the first poll too, so an empty body is only over once its delivery was noted.
-            Self::Whole { data, delivered } => data.is_none() && delivered.as_ref().is_none_or(|d| d.0.is_none()),
+            Self::Whole { data, delivered } => {
+                data.is_none() && delivered.as_ref().is_none_or(|d| d.0.is_none())
+            }
             Self::Shop(streaming) => streaming.shop.is_end_stream(),
             Self::Relay(_) => false,
         }
@@ -169,7 +174,9 @@ impl Body for Reply {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole { data, .. } => SizeHint::with_exact(data.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Whole { data, .. } => {
+                SizeHint::with_exact(data.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Self::Shop(streaming) => streaming.shop.size_hint(),
             Self::Relay(_) => SizeHint::default(),
         }

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use super::{
     body::{Collected, Uncollected, collect},
     core::{Core, Lent},
+    search::{self, Search, Step},
 };
 use crate::{
     answer::refusal::Refusal,
     config::{Enforce, Guard},
-    request::{View, body::Content},
     route::{
-        matcher::{BodyMatch, Head, Hit},
-        path::{self, Doubt, Readings},
+        matcher::Hit,
+        path::{self, Doubt},
     },
 };
 
@@ -39,94 +39,38 @@ pub enum Found {
     Stream(Incoming),
     Collected(Collected),
     /// Begun to read, and larger than what is collected.
-    Begun { begun: Bytes, rest: Incoming, lent: Lent },
+    Begun {
+        begun: Bytes,
+        rest: Incoming,
+        lent: Lent,
+    },
 }
 
-/// Finds the first route that matches.
-///
-/// A path that backends may read in several ways takes an unguarded route only by its plain reading, and only if
-/// none of the spellings leads to a guarded route: a guard cannot be walked around by spelling.
+/// Finds the first route that matches; see [`Search`].
 pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<Matched, Refusal> {
     let readings = path::read(parts.uri.path());
-    let mut search = Search {
-        core,
-        host: host(&parts),
-        found: Found::Stream(incoming),
-        content: None,
-    };
-    let hit = search.first(&parts, &readings).await?;
-    let (route, Hit { params, doubt }) = hit.ok_or(Refusal::NoRoute)?;
-    let found = search.found;
-    Ok(Matched { route, parts, path: readings.path, params, doubt, found })
-}
-
-/// Where a search for a route stands.
-struct Search<'a> {
-    core: &'a Rc<Core>,
-    host: String,
-    found: Found,
-    /// The body, once a route has asked for it.
-    content: Option<Content>,
-}
-
-impl Search<'_> {
-    async fn first(&mut self, parts: &Parts, readings: &Readings) -> Result<Option<(usize, Hit)>, Refusal> {
-        let plain = (!readings.is_plain()).then(|| (Readings::only(&readings.path), readings.without_aliases()));
-        let mut unguarded = None;
-        for (number, route) in self.core.gate.config.routes.iter().enumerate() {
-            let by = match (&plain, &route.guard, &unguarded) {
-                (None, _, _) | (Some(_), Some(_), None) => readings,
-                (Some((only, _)), None, None) => only,
-                // An operator who names an alias in a route without a guard means it; a spelling nobody means.
-                (Some((_, spelled)), Some(_), Some(_)) => spelled,
-                (Some(_), None, Some(_)) => continue,
-            };
-            let Some(hit) = self.matches(number, parts, by).await? else { continue };
-            if route.guard.is_some() || plain.is_none() {
-                return Ok(Some((number, hit)));
-            }
-            unguarded = Some((number, hit));
-        }
-        Ok(unguarded)
-    }
-
-    async fn matches(&mut self, number: usize, parts: &Parts, readings: &Readings) -> Result<Option<Hit>, Refusal> {
-        let route = &self.core.gate.config.routes[number];
-        let hit = match route.matcher.head(&view(parts, &self.host, &readings.path), readings) {
-            Head::No => return Ok(None),
-            Head::Yes(hit) => return Ok(Some(hit)),
-            Head::AfterBody(hit) => hit,
-        };
-        let Some(guard) = bounds_for(self.core, number) else { return Ok(None) };
-        if self.content.is_none() {
-            let read = ensure_collected(self.core, guard, &mut self.found).await?;
-            self.content = Some(crate::request::body::read(&parts.headers, &read.bytes, guard.decoded_max));
-        }
-        let Some(content) = &self.content else { return Ok(None) };
-        match route.matcher.body(&view(parts, &self.host, &readings.path), readings, content) {
-            BodyMatch::No => Ok(None),
-            BodyMatch::Yes => Ok(Some(hit)),
-            BodyMatch::Unreadable(_) if route.guard.is_none() => Ok(None),
-            BodyMatch::Unreadable(what) => Err(Refusal::BodyUnreadable { detail: what.into(), cause: None }),
-        }
-    }
-}
-
-fn view<'a>(parts: &'a Parts, host: &'a str, path: &'a str) -> View<'a> {
-    View {
-        method: &parts.method,
-        host,
-        path,
-        query: parts.uri.query().unwrap_or(""),
-        headers: &parts.headers,
-        params: &[],
-    }
-}
-
-/// The bounds by which a body is read for matching: those of the route itself, or of any guard where it has none.
-fn bounds_for(core: &Core, route: usize) -> Option<&Guard> {
+    let host = host(&parts);
     let routes = &core.gate.config.routes;
-    routes[route].guard.as_ref().or_else(|| routes.iter().find_map(|route| route.guard.as_ref()))
+    let (mut found, mut content) = (Found::Stream(incoming), None);
+    let mut search = Search::new(routes, &parts, &host, &readings);
+    let (route, Hit { params, doubt }) = loop {
+        match search.go_on(content.as_ref(), |_, _| {}) {
+            Step::Takes(route, hit) => break (route, hit),
+            Step::NoRoute => return Err(Refusal::NoRoute),
+            Step::NeedsBody(route) => {
+                let Some(guard) = search::bounds_for(routes, route) else {
+                    search.pass_over();
+                    continue;
+                };
+                let read = ensure_collected(core, guard, &mut found).await?;
+                content = Some(crate::request::body::read(&parts.headers, &read.bytes, guard.decoded_max));
+            }
+            Step::Unreadable { what, .. } => {
+                return Err(Refusal::BodyUnreadable { detail: what.into(), cause: None });
+            }
+        }
+    };
+    Ok(Matched { route, parts, path: readings.path, params, doubt, found })
 }
 
 /// The whole body of a guarded request.
@@ -143,7 +87,11 @@ pub async fn collected(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) ->
 
 /// The body of a request that is only observed: `None` where it is larger than what is collected; it is passed on
 /// all the same.
-pub async fn peeked(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) -> Result<Option<Collected>, Refusal> {
+pub async fn peeked(
+    core: &Rc<Core>,
+    guard: &Guard,
+    matched: &mut Matched,
+) -> Result<Option<Collected>, Refusal> {
     let bytes = match ensure_collected(core, guard, &mut matched.found).await {
         Ok(read) => Ok(read.bytes.clone()),
         Err(refusal) => Err(refusal),
@@ -162,7 +110,11 @@ async fn ensure_collected<'a>(
 ) -> Result<&'a Collected, Refusal> {
     let owned = std::mem::replace(
         found,
-        Found::Collected(Collected { bytes: Bytes::new(), trailers: None, lent: Lent::none(&core.gate.buffers) }),
+        Found::Collected(Collected {
+            bytes: Bytes::new(),
+            trailers: None,
+            lent: Lent::none(&core.gate.buffers),
+        }),
     );
     *found = match owned {
         Found::Stream(incoming) => {

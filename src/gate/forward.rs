@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, fmt::Write, net::IpAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 use super::core::Core;
 use crate::ops::headers;
@@ -66,8 +66,9 @@ impl Peer {
         }
         text.push_str(";proto=http");
         let made = value(&text);
-        if let Some(host) = host {
-            *self.forwarded.borrow_mut() = Some((host.clone(), made.clone()));
+        // A copy: the value is a slice of the read buffer, which would be kept for as long as the connection lives.
+        if let Some(host) = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok()) {
+            *self.forwarded.borrow_mut() = Some((host, made.clone()));
         }
         made
     }
@@ -85,6 +86,16 @@ pub fn request_id(core: &Core, peer: &Peer, headers: &HeaderMap) -> HeaderValue 
     value(&format!("{:032x}", core.random()))
 }
 
+/// Gives a request the `Host` that it may lack. HTTP/1.0 asks for none, but the shop is spoken to in HTTP/1.1, where one
+/// that is missing is an error: it is that of the target, and empty where the target names none (RFC 9112 section 3.2).
+pub fn name_host(parts: &mut Parts) {
+    if parts.headers.contains_key(header::HOST) {
+        return;
+    }
+    let named = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    parts.headers.insert(header::HOST, named.unwrap_or(HeaderValue::from_static("")));
+}
+
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
 pub fn to_shop(
     core: &Core,
@@ -100,7 +111,7 @@ pub fn to_shop(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
-    let host = headers.get(header::HOST).cloned();
+    let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
     let forwarded = peer.forwarded(host.as_ref());
     match peer.trust {
         Trust::Untrusted => {

@@ -183,7 +183,7 @@ impl Exchange {
         match capture(body, guard.record_max, Lent::none(&core.gate.buffers)).await {
             Captured::Whole(body) => {
                 let judged = guard.done_when.judge(parts.status, &parts.headers, &body);
-                let answer = record::record(parts.status, &parts.headers, body, self.fence, unix_now());
+                let answer = record::record(parts.status, &parts.headers, &body, self.fence, unix_now());
                 give(own, LeadersOwn { status: parts.status, headers: parts.headers, stream: None });
                 let answer = Arc::new(answer);
                 (Sent::Answered(Answered { answer, judged, keep: self.keep }), None)

@@ -23,7 +23,7 @@ use crate::{
     ops::words::Reason,
     request::{Reading, Unread},
     store::{
-        Ask, Claimed, Ending, Hold, Judged, May, Owner, Store,
+        Ask, Claimed, Ending, Hold, Judged, Key, May, Owner, Store,
         memory::{Memory, MemoryLimits},
     },
 };
@@ -47,6 +47,12 @@ impl Default for Observation {
 impl Observation {
     pub fn tick(&self) {
         self.store.tick();
+    }
+
+    /// Renewal ends what is remembered here too: an honest second purchase is no duplicate.
+    pub async fn begin_generation(&self, identity: Key) {
+        // The memory store has no errors to tell of.
+        let _ = self.store.begin_generation(identity).await;
     }
 }
 
@@ -82,6 +88,7 @@ pub async fn exchange(
         let watching = Watching::new(core, matched.route, hold);
         Box::new(move |head| Box::new(watching.began(head)))
     });
+    report.passing();
     let Matched { parts, found, .. } = matched;
     match pass::pass(core, client, upstream, id, parts, found.into_body(), watch).await {
         Ok(passed) => Ok(report.observed(passed, reason)),
@@ -149,7 +156,8 @@ impl Watching {
     }
 
     fn settle(&mut self, judged: Option<Judged>) {
-        let (Some(hold), Some(guard)) = (self.hold.take(), &self.core.gate.config.routes[self.route].guard) else {
+        let (Some(hold), Some(guard)) = (self.hold.take(), &self.core.gate.config.routes[self.route].guard)
+        else {
             return;
         };
         let answer = || Arc::new(record::tombstone(self.status, &self.headers, hold.fence, unix_now()));

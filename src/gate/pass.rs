@@ -77,10 +77,9 @@ fn switching(id: &HeaderValue, asked: HeaderValue, response: Response<FromShop>)
 
 fn refusal(error: SendError) -> Refusal {
     match error {
-        SendError::Unreachable { .. } | SendError::NoServer => Refusal::UpstreamUnreachable {
-            retry_after: Duration::from_secs(2),
-            cause: Some(Arc::new(error)),
-        },
+        SendError::Unreachable { .. } | SendError::NoServer => {
+            Refusal::UpstreamUnreachable { retry_after: Duration::from_secs(2), cause: Some(Arc::new(error)) }
+        }
         SendError::Broken { .. } => Refusal::UpstreamReset { cause: Some(Arc::new(error)) },
     }
 }

@@ -8,9 +8,13 @@ use std::rc::Rc;
 use http::{HeaderMap, header};
 use smallvec::SmallVec;
 
-use super::{core::Core, find::{self, Found, Matched}};
+use super::{
+    core::Core,
+    find::{self, Found, Matched},
+    search,
+};
 use crate::{
-    config::{Renewal, RenewOn},
+    config::{RenewOn, Renewal},
     ops::words::StoreOp,
     request::{self, View, body::Content},
     route::{matcher::Head, path::Readings},
@@ -39,21 +43,17 @@ pub fn of_request(core: &Rc<Core>, upstream: usize, matched: &Matched) -> Renewi
         return renewing;
     }
     let host = find::host(&matched.parts);
-    let view = View {
-        method: &matched.parts.method,
-        host: &host,
-        path: &matched.path,
-        query: matched.parts.uri.query().unwrap_or(""),
-        headers: &matched.parts.headers,
-        params: &matched.params,
-    };
+    let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     let content = match &matched.found {
-        Found::Collected(read) => request::body::read(&matched.parts.headers, &read.bytes, read.bytes.len() * 4),
+        Found::Collected(read) => {
+            request::body::read(&matched.parts.headers, &read.bytes, read.bytes.len() * 4)
+        }
         Found::Stream(_) | Found::Begun { .. } => Content::Empty,
     };
     for (number, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.upstream == upstream) {
         let name = &core.gate.config.upstreams[upstream].name;
-        let Some(key) = request::identity_key(name, &rule.identity, &core.gate.secret, &view, &content) else {
+        let Some(key) = request::identity_key(name, &rule.identity, &core.gate.secret, &view, &content)
+        else {
             continue;
         };
         renewing.identities.push((number, key));
@@ -90,11 +90,13 @@ pub fn of_answer(core: &Rc<Core>, renewing: Renewing, answer: &HeaderMap) {
 }
 
 fn begin(core: &Rc<Core>, identity: Key) {
-    let claims = std::sync::Arc::clone(&core.gate.claims);
-    let tasks = claims.tasks.clone();
+    let gate = std::sync::Arc::clone(&core.gate);
+    let tasks = gate.claims.tasks.clone();
     drop(tokio::task::spawn_local(tasks.track_future(async move {
+        let claims = &gate.claims;
         if let Err(error) = claims.store.begin_generation(identity).await {
             claims.observer.store_error(StoreOp::Generation, &error);
         }
+        gate.observation.begin_generation(identity).await;
     })));
 }

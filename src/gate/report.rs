@@ -26,7 +26,7 @@ use crate::{
         refusal::{Refusal, Wants},
         replay::{CACHE_STATUS, How, VERDICT},
     },
-    claim::{End, Spent},
+    claim::{End, Role, Spent},
     ops::{
         log::Line,
         words::{Fault, Phase, Reason, Verdict},
@@ -50,6 +50,8 @@ pub struct Report {
     server: Option<usize>,
     spent: Spent,
     phase: Phase,
+    /// What an exchange is counted as whose client goes away.
+    verdict: Verdict,
     told: bool,
 }
 
@@ -70,6 +72,7 @@ impl Report {
             server: None,
             spent: Spent::default(),
             phase: Phase::Read,
+            verdict: Verdict::Refuse,
             told: false,
         }
     }
@@ -83,6 +86,20 @@ impl Report {
         self.order.clone_from(&reading.order);
         self.fingerprint = reading.fingerprint.map(|key| key.short()).unwrap_or_default();
         self.phase = Phase::Follow;
+    }
+
+    /// It has a seat on a flight: one whose client goes away is no duplicate because of that.
+    pub fn boarded(&mut self, role: Role) {
+        self.verdict = match role {
+            Role::Leader => Verdict::Lead,
+            Role::Follower => Verdict::Follow,
+        };
+    }
+
+    /// It is passed on as if there were no guard.
+    pub fn passing(&mut self) {
+        self.verdict = Verdict::Bypass;
+        self.phase = Phase::Send;
     }
 
     pub fn trace(&mut self, trace: &Trace) {
@@ -212,8 +229,8 @@ impl Drop for Report {
     /// The client went away before its answer came. Its flight goes on.
     fn drop(&mut self) {
         if !self.told {
-            let phase = self.phase;
-            self.write(Verdict::Follow, Reason::ClientGone, Some(Fault::Client), phase, 0, 0);
+            let (phase, verdict) = (self.phase, self.verdict);
+            self.write(verdict, Reason::ClientGone, Some(Fault::Client), phase, 0, 0);
         }
     }
 }

@@ -306,7 +306,9 @@ fn upstreams(registry: &mut Registry, names: &[(String, Vec<String>)]) -> Vec<Up
 /// The pairs that dashboards may count on being there, at 0.
 const fn is_usual(verdict: Verdict, reason: Reason) -> bool {
     match verdict {
-        Verdict::Lead => matches!(reason, Reason::Done | Reason::Failed | Reason::InDoubt),
+        Verdict::Lead => {
+            matches!(reason, Reason::Done | Reason::Failed | Reason::InDoubt | Reason::ClientGone)
+        }
         Verdict::Follow => matches!(reason, Reason::Done | Reason::Failed | Reason::ClientGone),
         Verdict::Replay => matches!(reason, Reason::Done),
         Verdict::Bypass => matches!(reason, Reason::NoOrderKey | Reason::NoIdentity | Reason::Observe),

@@ -25,7 +25,10 @@ pub enum ConnectError {
 
 /// Opens a connection and leaves its task running on the current `LocalRuntime`.
 pub trait Connect {
-    fn connect<'a>(&'a self, server: &'a str) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>>;
+    fn connect<'a>(
+        &'a self,
+        server: &'a str,
+    ) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>>;
 }
 
 /// Any `tower::Service` from an address to a byte stream is a connector: the seam for TLS and for tests.
@@ -36,7 +39,10 @@ where
     S: tower::Service<String, Response = IO, Error = io::Error> + Clone,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    fn connect<'a>(&'a self, server: &'a str) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
+    fn connect<'a>(
+        &'a self,
+        server: &'a str,
+    ) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
         let service = self.0.clone();
         Box::pin(async move {
             let io = tower::ServiceExt::oneshot(service, server.to_owned()).await?;
@@ -49,7 +55,10 @@ where
 pub struct TcpConnector;
 
 impl Connect for TcpConnector {
-    fn connect<'a>(&'a self, server: &'a str) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
+    fn connect<'a>(
+        &'a self,
+        server: &'a str,
+    ) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
         Box::pin(async move {
             let stream = TcpStream::connect(server).await?;
             // Requests are written whole; waiting for more bytes would only add latency.

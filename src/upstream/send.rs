@@ -6,11 +6,15 @@
 
 use std::cell::Cell;
 
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::{ConnectError, Reached, Upstream, body::{FromShop, ToShop}, pool::{Reuse, Warmth, Wire}};
+use super::{
+    ConnectError, Reached, Upstream,
+    body::{FromShop, ToShop},
+    pool::{Reuse, Warmth, Wire},
+};
 
 /// What a request is for, as far as connections are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +77,9 @@ impl Upstream {
             }
         }
         match last {
-            Some((server, source)) => Err(SendError::Unreachable { server: self.settings.servers[server].clone(), source }),
+            Some((server, source)) => {
+                Err(SendError::Unreachable { server: self.settings.servers[server].clone(), source })
+            }
             None => Err(SendError::NoServer),
         }
     }
@@ -181,6 +187,12 @@ pub fn outgoing(parts: Parts, body: ToShop) -> Request<ToShop> {
     *request.uri_mut() = origin_form(parts.uri);
     *request.headers_mut() = parts.headers;
     *request.extensions_mut() = parts.extensions;
+    let has_length = http_body::Body::size_hint(request.body()).exact().is_some();
+    if matches!(*request.method(), Method::GET | Method::HEAD) && !has_length {
+        // hyper takes it that a body of unknown length under these methods is none, and would drop what the client
+        // sent, unless the framing is spelled out.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     request
 }
 

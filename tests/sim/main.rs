@@ -1,0 +1,88 @@
+//! The seeded simulation: the real claim table and the real memory store, in virtual time, against what the promise
+//! says.
+//!
+//! One seed is one run: replicas, clients that come, repeat, leave and return, a shop of any temper, a store that is
+//! slow or cut off. The same seed gives the same run. `ONCEGATE_SIM_SEED=n cargo test --test sim` runs one seed again
+//! in every group, `ONCEGATE_SIM_SEEDS=m` says how many seeds a group runs.
+
+#[cfg(test)]
+mod check;
+#[cfg(test)]
+mod log;
+#[cfg(test)]
+mod plan;
+#[cfg(test)]
+mod shop;
+#[cfg(test)]
+mod wire;
+#[cfg(test)]
+mod world;
+
+#[cfg(test)]
+mod tests {
+    use super::{check::Check, plan::Group, world::run};
+
+    /// Seeds of all tests together, unless the environment says otherwise.
+    const SEEDS: u64 = 2000;
+    const SLICES: u64 = 4;
+
+    fn number(name: &str) -> Option<u64> {
+        std::env::var(name).ok()?.parse().ok()
+    }
+
+    fn try_seed(seed: u64, group: Group) {
+        let (plan, log, end) = run(seed, group);
+        let book = log.book();
+        let found = Check { plan: &plan, group, book: &book }.all().and(end);
+        if let Err(violation) = found {
+            let trace = book.trace.join("\n");
+            panic!(
+                "ONCEGATE_SIM_SEED={seed} ({group:?}): {violation}\n{plan:#?}\n{trace}\n\nONCEGATE_SIM_SEED={seed} ({group:?}): {violation}"
+            );
+        }
+    }
+
+    fn explore(group: Group, slice: u64) {
+        if let Some(seed) = number("ONCEGATE_SIM_SEED") {
+            return try_seed(seed, group);
+        }
+        let seeds = number("ONCEGATE_SIM_SEEDS").unwrap_or(SEEDS) / SLICES;
+        for seed in slice * 1_000_000..slice * 1_000_000 + seeds {
+            try_seed(seed, group);
+        }
+    }
+
+    #[test]
+    fn the_promise_holds_whatever_the_shop_does() {
+        explore(Group::Sound, 0);
+    }
+
+    #[test]
+    fn the_promise_holds_whatever_the_shop_does_and_again() {
+        explore(Group::Sound, 1);
+    }
+
+    #[test]
+    fn the_promise_holds_when_replicas_die() {
+        explore(Group::Crashes, 2);
+    }
+
+    #[test]
+    fn the_promise_holds_when_the_store_is_slow_or_cut_off() {
+        explore(Group::Store, 3);
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_run() {
+        for (group, seed) in [(Group::Sound, 1), (Group::Crashes, 2), (Group::Store, 3), (Group::Store, 4)] {
+            let first = run(seed, group).1;
+            let second = run(seed, group).1;
+            let (first, second) = (&first.book().trace, &second.book().trace);
+            let differ = first.iter().zip(second.iter()).position(|(one, other)| one != other);
+            if let Some(place) = differ {
+                panic!("{group:?} {seed}: {:#?} and {:#?}", &first[..=place], &second[place]);
+            }
+            assert_eq!(first.len(), second.len());
+        }
+    }
+}
