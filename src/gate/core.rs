@@ -73,7 +73,9 @@ impl Core {
             .map(|(number, upstream)| {
                 let metrics = Arc::clone(&gate.metrics);
                 Upstream::new(settings(upstream), Rc::clone(connector)).watched(move |server, reached| {
-                    if let Some(up) = metrics.upstream(number).and_then(|metrics| metrics.server_up.get(server)) {
+                    if let Some(up) =
+                        metrics.upstream(number).and_then(|metrics| metrics.server_up.get(server))
+                    {
                         up.set(i64::from(reached == Reached::Yes));
                     }
                 })

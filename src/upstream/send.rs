@@ -233,7 +233,10 @@ mod tests {
             idle_max: 1,
         };
         let told: Rc<RefCell<Vec<(usize, Reached)>>> = Rc::default();
-        let watch = { let told = Rc::clone(&told); move |server, reached| told.borrow_mut().push((server, reached)) };
+        let watch = {
+            let told = Rc::clone(&told);
+            move |server, reached| told.borrow_mut().push((server, reached))
+        };
         let upstream = Upstream::new(settings, Rc::new(Refusing)).watched(watch);
         let begun = Cell::new(false);
         let sent = upstream.send(Request::new(ToShop::empty()), Purpose::Exchange, &begun).await;
