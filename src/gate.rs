@@ -210,7 +210,7 @@ fn ready(
     trace: &Rc<Trace>,
 ) -> Ready {
     let mut request = matched.parts;
-    forward::to_shop(core, &client.peer, id, None, &mut request.headers);
+    forward::to_shop(core, &client.peer, id, None, &mut request);
     Ready {
         route: matched.route,
         request,

@@ -171,12 +171,10 @@ impl Serving {
             }
         }
         drop(accepting);
-        // What was handed over before the drain is served still.
-        while let Ok(accepted) = queue.try_recv() {
-            serving.serve(accepted);
-        }
+        // What was handed over before the drain is served still, also what the acceptor had in hand when it began.
         while serving.connections.load(Relaxed) > 0 {
             tokio::select! {
+                Some(accepted) = queue.recv() => serving.serve(accepted),
                 () = tokio::time::sleep(Duration::from_millis(20)) => {}
                 () = stop.now.cancelled() => break,
             }

@@ -4,7 +4,8 @@
 
 use std::{cell::RefCell, fmt::Write, net::IpAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request::Parts};
+use smallvec::SmallVec;
 
 use super::core::Core;
 use crate::ops::headers;
@@ -18,6 +19,7 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 oncegate");
+const VIA_OLD: HeaderValue = HeaderValue::from_static("1.0 oncegate");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 
 /// Whose word we take for where a request came from.
@@ -97,14 +99,17 @@ pub fn name_host(parts: &mut Parts) {
 }
 
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
-pub fn to_shop(
-    core: &Core,
-    peer: &Peer,
-    id: &HeaderValue,
-    upgrade: Option<HeaderValue>,
-    headers: &mut HeaderMap,
-) {
+pub fn to_shop(core: &Core, peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
+    // The version that was received (RFC 9110 section 7.6.3).
+    let via = if parts.version == Version::HTTP_10 { VIA_OLD } else { VIA };
+    let headers = &mut parts.headers;
     headers::remove_hop_by_hop(headers);
+    // An old client may name the host in the target only, and the shop gets the path only (RFC 9112 section 3.2.2).
+    if !headers.contains_key(header::HOST)
+        && let Some(authority) = parts.uri.authority()
+    {
+        headers.insert(header::HOST, value(authority.as_str()));
+    }
     // oncegate itself answers `Expect: 100-continue`, when it wants the body.
     headers.remove(header::EXPECT);
     if let Some(protocol) = upgrade {
@@ -125,7 +130,7 @@ pub fn to_shop(
             for spoofed in [X_FORWARDED_PORT, X_FORWARDED_SERVER, X_REAL_IP] {
                 headers.remove(spoofed);
             }
-            headers.insert(header::VIA, VIA);
+            headers.insert(header::VIA, via);
         }
         Trust::Trusted => {
             append(headers, X_FORWARDED_FOR, peer.shown.clone());
@@ -134,7 +139,7 @@ pub fn to_shop(
             if let Some(host) = host {
                 headers.entry(X_FORWARDED_HOST).or_insert(host);
             }
-            append(headers, header::VIA, VIA);
+            append(headers, header::VIA, via);
         }
     }
     if peer.trust == Trust::Untrusted || !headers.contains_key(TRACEPARENT) {
@@ -144,6 +149,39 @@ pub fn to_shop(
         headers.remove("tracestate");
     }
     headers.insert(X_REQUEST_ID, id.clone());
+}
+
+/// What a message says of its trailers, to be said again where its body is streamed: hyper writes only those that are
+/// announced. A body that is collected loses them, as RFC 9110 section 6.5.1 allows.
+pub struct Trailers {
+    announced: SmallVec<[HeaderValue; 1]>,
+    accepted: bool,
+}
+
+impl Trailers {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let announced = headers.get_all(header::TRAILER).iter().cloned().collect();
+        let mut codings =
+            headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+        let accepted = codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        Self { announced, accepted }
+    }
+
+    /// To the shop: what comes, and that the client takes what the shop has.
+    pub fn to_shop(self, headers: &mut HeaderMap) {
+        if self.accepted {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            // The field is for one connection, and has to say so (RFC 9110 section 10.1.4).
+            headers.append(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+        self.announce(headers);
+    }
+
+    pub fn announce(self, headers: &mut HeaderMap) {
+        for line in self.announced {
+            headers.append(header::TRAILER, line);
+        }
+    }
 }
 
 /// Makes the shop's headers those of the answer to the client.

@@ -170,7 +170,7 @@ impl Exchange {
         let upstream = &core.upstreams[route.upstream];
         let sent_at = tokio::time::Instant::now();
         core.gate.metrics.route(self.route).upstream_sends.inc();
-        let sent = match upstream.send(request, Purpose::Exchange, &self.begun).await {
+        let sent = match upstream.send(request, Purpose::Once, &self.begun).await {
             Ok(sent) => sent,
             Err(SendError::Unreachable { .. } | SendError::NoServer) => {
                 return (Sent::NotSent(NotSent::Unreachable), own);

@@ -22,7 +22,10 @@ pub enum Step {
     /// The conditions of this route need the body: go on with it.
     NeedsBody(usize),
     /// A guarded route asks for something in a body that cannot be read.
-    Unreadable { route: usize, what: String },
+    Unreadable {
+        route: usize,
+        what: String,
+    },
 }
 
 /// Why a route does not take a request.
@@ -91,7 +94,9 @@ impl<'a> Search<'a> {
             self.next += 1;
             match found {
                 Err(why) => passed(number, why),
-                Ok(hit) if route.guard.is_some() || self.narrower.is_none() => return Step::Takes(number, hit),
+                Ok(hit) if route.guard.is_some() || self.narrower.is_none() => {
+                    return Step::Takes(number, hit);
+                }
                 Ok(hit) => self.unguarded = Some((number, hit)),
             }
         }

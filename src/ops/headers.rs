@@ -4,7 +4,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
 };
 use smallvec::SmallVec;
 
@@ -20,6 +20,11 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         gone.extend(options(headers).take(OPTIONS_MAX).filter(|name| !is_kept_whatever_is_said(name)));
     }
     gone.extend(headers.keys().filter(|name| is_hop_by_hop(name)).cloned());
+    // A length beside a transfer coding was not what framed the body (RFC 9112, section 6.3): it must not do so from
+    // here on, when the coding is gone.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        gone.push(CONTENT_LENGTH);
+    }
     for name in gone {
         headers.remove(name);
     }

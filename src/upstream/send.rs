@@ -4,7 +4,7 @@
 //! are the only cases in which another connection or server is tried. For a request that is safe by its method and
 //! has no body, the closing race of an idle connection is mended by sending it once more (RFC 9110 section 9.2.2).
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
@@ -16,11 +16,16 @@ use super::{
     pool::{Reuse, Warmth, Wire},
 };
 
+/// How long a pooled connection may take to be ready again; usually one turn of its task.
+const READY_MAX: Duration = Duration::from_millis(10);
+
 /// What a request is for, as far as connections are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// A single exchange.
+    /// A single exchange. Lost to the closing race of an idle connection, it may be sent again if it is safe.
     Exchange,
+    /// An exchange that a guard has promised to send at most once, whatever its method.
+    Once,
     /// It asks for an upgrade: a fresh connection that is never pooled.
     Upgrade,
 }
@@ -48,7 +53,7 @@ pub struct Sent {
 enum Attempt {
     Answered(Response<Incoming>, Wire),
     /// Nothing was written; the request is whole.
-    Returned(Request<ToShop>, hyper::Error),
+    Returned(Request<ToShop>, Option<hyper::Error>),
     Broken(hyper::Error, Warmth),
 }
 
@@ -61,7 +66,7 @@ impl Upstream {
         begun: &Cell<bool>,
     ) -> Result<Sent, SendError> {
         let safe = is_safe(request.method()) && http_body::Body::is_end_stream(request.body());
-        let reuse = if safe { Reuse::Any } else { Reuse::WarmOnly };
+        let reuse = if safe && purpose != Purpose::Once { Reuse::Any } else { Reuse::WarmOnly };
         let mut request = request;
         let mut last = None;
         let first = self.first_server();
@@ -93,7 +98,13 @@ impl Upstream {
         begun: &Cell<bool>,
     ) -> Result<Response<FromShop>, Failed> {
         let pool = &self.pools[server];
-        if purpose == Purpose::Exchange {
+        // HTTP/1.1 cannot do without (RFC 9112 section 3.2), an HTTP/1.0 client can.
+        if !request.headers().contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::from_str(&self.settings.servers[server])
+        {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        if purpose != Purpose::Upgrade {
             while let Some(wire) = pool.take(reuse) {
                 // Kept only where a second sending is allowed and may be needed.
                 let spare = (wire.warmth == Warmth::Idled).then(|| copy_of(&request));
@@ -123,7 +134,10 @@ impl Upstream {
         };
         match attempt(pool.adopt(sender), request, begun).await {
             Attempt::Answered(response, wire) => Ok(answer(response, wire)),
-            Attempt::Returned(request, error) => Err(Failed::NotSent(Box::new(request), error.into())),
+            Attempt::Returned(request, error) => {
+                let error = error.map_or(ConnectError::Timeout(READY_MAX), ConnectError::from);
+                Err(Failed::NotSent(Box::new(request), error))
+            }
             Attempt::Broken(error, _) => Err(self.broken(server, error)),
         }
     }
@@ -143,11 +157,14 @@ enum Failed {
 }
 
 async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Cell<bool>) -> Attempt {
-    // The connection's own task may still have to notice that the last exchange is over.
-    if !wire.sender.is_ready()
-        && let Err(error) = wire.sender.ready().await
-    {
-        return Attempt::Returned(request, error);
+    // The connection's own task may still have to notice that the last exchange is over. Where it is not, the shop
+    // has answered before the whole request was there, and somebody else's slow upload is not worth waiting for.
+    if !wire.sender.is_ready() {
+        match timeout(READY_MAX, wire.sender.ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Attempt::Returned(request, Some(error)),
+            Err(_) => return Attempt::Returned(request, None),
+        }
     }
     begun.set(true);
     match wire.sender.try_send_request(request).await {
@@ -155,7 +172,7 @@ async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Cell<bool>) -
         Err(mut error) => match error.take_message() {
             Some(request) => {
                 begun.set(false);
-                Attempt::Returned(request, error.into_error())
+                Attempt::Returned(request, Some(error.into_error()))
             }
             None => Attempt::Broken(error.into_error(), wire.warmth),
         },

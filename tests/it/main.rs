@@ -9,6 +9,8 @@ mod guarantees;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod shop;

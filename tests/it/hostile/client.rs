@@ -121,7 +121,10 @@ impl Raw {
                 step > 0
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                panic!("the gateway neither answered nor closed; so far: {}", String::from_utf8_lossy(&self.bytes))
+                panic!(
+                    "the gateway neither answered nor closed; so far: {}",
+                    String::from_utf8_lossy(&self.bytes)
+                )
             }
             Err(_) => false,
         }

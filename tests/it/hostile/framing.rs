@@ -9,7 +9,8 @@ const BAD: &[u16] = &[400];
 
 /// A POST with these lines as they are, then an empty line, then these bytes.
 fn post(path: &str, lines: &[u8], rest: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("POST {path} HTTP/1.1\r\nHost: shop.example\r\nCookie: session=anna\r\n").into_bytes();
+    let mut bytes =
+        format!("POST {path} HTTP/1.1\r\nHost: shop.example\r\nCookie: session=anna\r\n").into_bytes();
     bytes.extend_from_slice(lines);
     bytes.extend_from_slice(b"\r\n\r\n");
     bytes.extend_from_slice(rest);
@@ -20,7 +21,11 @@ fn post(path: &str, lines: &[u8], rest: &[u8]) -> Vec<u8> {
 const HIDDEN: &[u8] = b"GET /admin HTTP/1.1\r\nHost: shop.example\r\n\r\n";
 
 /// The lines on a guarded route and on one that is streamed, each with a hidden request behind it.
-fn both(name: &'static str, lines: &[u8], statuses: &'static [u16]) -> [(&'static str, Vec<u8>, &'static [u16]); 2] {
+fn both(
+    name: &'static str,
+    lines: &[u8],
+    statuses: &'static [u16],
+) -> [(&'static str, Vec<u8>, &'static [u16]); 2] {
     ["/checkout", "/other"].map(|path| (name, post(path, lines, HIDDEN), statuses))
 }
 
@@ -29,8 +34,25 @@ fn a_length_that_two_servers_could_read_differently_is_refused() {
     let mut stage = Stage::new();
     let mut cases = Vec::new();
     for value in [
-        "5, 5", "5,6", "+5", "-5", "0x5", "5.0", "5 5", "1_0", "", "5;", "5\t5", "\u{b2}", "\u{661}",
-        "18446744073709551621", "99999999999999999999999", "9223372036854775808", "5e0", "05 ", "NaN",
+        "5, 5",
+        "5,6",
+        "+5",
+        "-5",
+        "0x5",
+        "5.0",
+        "5 5",
+        "1_0",
+        "",
+        "5;",
+        "5\t5",
+        "\u{b2}",
+        "\u{661}",
+        "18446744073709551621",
+        "99999999999999999999999",
+        "9223372036854775808",
+        "5e0",
+        "05 ",
+        "NaN",
     ] {
         if value == "05 " {
             continue;
@@ -84,10 +106,25 @@ fn a_coding_that_is_not_exactly_chunked_is_refused() {
         cases.extend(both("6", format!("Transfer-Encoding: {value}").as_bytes(), &[400, 501]));
     }
     cases.extend(both("6: two lines", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", BAD));
-    cases.extend(both("6: two lines", b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", &[400, 501]));
+    cases.extend(both(
+        "6: two lines",
+        b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        &[400, 501],
+    ));
     for value in [
-        "gzip, chunked", "identity", "xchunked", "\"chunked\"", "chunked;q=1", "chunkedx", "chun ked", "cow",
-        "chunked\u{b}", "\u{b}chunked", "\u{a0}chunked", "chunked\u{c}", "ch\u{fc}nked",
+        "gzip, chunked",
+        "identity",
+        "xchunked",
+        "\"chunked\"",
+        "chunked;q=1",
+        "chunkedx",
+        "chun ked",
+        "cow",
+        "chunked\u{b}",
+        "\u{b}chunked",
+        "\u{a0}chunked",
+        "chunked\u{c}",
+        "ch\u{fc}nked",
     ] {
         cases.extend(both("7", format!("Transfer-Encoding: {value}").as_bytes(), &[400, 501]));
     }
@@ -133,17 +170,37 @@ fn blanks_and_folds_around_names_are_refused() {
     let mut stage = Stage::new();
     let mut cases = Vec::new();
     for line in [
-        "Content-Length : 5", "Content-Length\t: 5", "Transfer-Encoding : chunked", " Host: evil.example",
-        "X: y\r\n folded", "X: y\r\n\tfolded", "X:\r\n Transfer-Encoding: chunked", "Transfer-Encoding:\r\n chunked",
-        "X: y\r\n \r\nTransfer-Encoding: chunked", ": empty", "no colon here", "Content-Length", "X\u{b}: y", "(X): y",
-        "\"X\": y", "X@y: z", "X/y: z", "\u{fc}: z", "X y: z",
+        "Content-Length : 5",
+        "Content-Length\t: 5",
+        "Transfer-Encoding : chunked",
+        " Host: evil.example",
+        "X: y\r\n folded",
+        "X: y\r\n\tfolded",
+        "X:\r\n Transfer-Encoding: chunked",
+        "Transfer-Encoding:\r\n chunked",
+        "X: y\r\n \r\nTransfer-Encoding: chunked",
+        ": empty",
+        "no colon here",
+        "Content-Length",
+        "X\u{b}: y",
+        "(X): y",
+        "\"X\": y",
+        "X@y: z",
+        "X/y: z",
+        "\u{fc}: z",
+        "X y: z",
     ] {
         cases.extend(both("9, 10", line.as_bytes(), BAD));
     }
-    let first = |line: &str| format!("GET /other HTTP/1.1\r\n{line}\r\nHost: shop.example\r\n\r\n").into_bytes();
+    let first =
+        |line: &str| format!("GET /other HTTP/1.1\r\n{line}\r\nHost: shop.example\r\n\r\n").into_bytes();
     cases.push(("9: blank before the first header", first(" X: y"), BAD));
     cases.push(("9: tab before the first header", first("\tTransfer-Encoding: chunked"), BAD));
-    cases.push(("10: fold hides Host", b"GET / HTTP/1.1\r\nHost: shop.example\r\n evil.example\r\n\r\n".to_vec(), BAD));
+    cases.push((
+        "10: fold hides Host",
+        b"GET / HTTP/1.1\r\nHost: shop.example\r\n evil.example\r\n\r\n".to_vec(),
+        BAD,
+    ));
     stage.refuses(&cases);
 }
 
@@ -169,8 +226,8 @@ fn control_bytes_are_refused_and_letters_beyond_ascii_pass_unchanged() {
     }
     stage.check("11");
 
-    let (answer, seen) =
-        stage.ask_and_look(b"GET /other HTTP/1.1\r\nHost: shop.example\r\nX-Name: J\xfcrgen \xe2\x82\xac\r\n\r\n");
+    let (answer, seen) = stage
+        .ask_and_look(b"GET /other HTTP/1.1\r\nHost: shop.example\r\nX-Name: J\xfcrgen \xe2\x82\xac\r\n\r\n");
     assert_eq!(answer.status, 200);
     assert_eq!(seen[0].all("x-name").collect::<Vec<_>>(), [b"J\xfcrgen \xe2\x82\xac"]);
     stage.check("11: obs-text");
@@ -198,23 +255,50 @@ fn a_line_that_ends_without_a_carriage_return_is_refused() {
 /// Bodies that are broken somewhere: what follows `POST` and a clean head.
 fn broken_chunks() -> Vec<Vec<u8>> {
     let mut bodies: Vec<Vec<u8>> = [
-        "5\nhello\r\n0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello\r\n0\n\r\n", "5\r\nhello\r\n0\r\n\n",
-        "0x5\r\nhello\r\n0\r\n\r\n", "-1\r\nhello\r\n0\r\n\r\n", "+5\r\nhello\r\n0\r\n\r\n",
-        "10000000000000005\r\nhello\r\n0\r\n\r\n", "ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
-        " 5\r\nhello\r\n0\r\n\r\n", "5 \r\nhello\r\n0\r\n\r\n", "\t5\r\nhello\r\n0\r\n\r\n",
-        "g\r\nhello\r\n0\r\n\r\n", "\r\nhello\r\n0\r\n\r\n", "5\r\r\nhello\r\n0\r\n\r\n", "5\rhello\r\n0\r\n\r\n",
-        "5\r\nhelloX\r\n0\r\n\r\n", "5\r\nhello0\r\n\r\n", "5\r\nhell\r\n0\r\n\r\n", "5\r\nhello\r\n\r\n0\r\n\r\n",
-        "5_0\r\nhello\r\n0\r\n\r\n", "5,5\r\nhello\r\n0\r\n\r\n", "\u{661}\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhello\r\n0\n\r\n",
+        "5\r\nhello\r\n0\r\n\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "-1\r\nhello\r\n0\r\n\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "10000000000000005\r\nhello\r\n0\r\n\r\n",
+        "ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+        " 5\r\nhello\r\n0\r\n\r\n",
+        "5 \r\nhello\r\n0\r\n\r\n",
+        "\t5\r\nhello\r\n0\r\n\r\n",
+        "g\r\nhello\r\n0\r\n\r\n",
+        "\r\nhello\r\n0\r\n\r\n",
+        "5\r\r\nhello\r\n0\r\n\r\n",
+        "5\rhello\r\n0\r\n\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "5\r\nhello0\r\n\r\n",
+        "5\r\nhell\r\n0\r\n\r\n",
+        "5\r\nhello\r\n\r\n0\r\n\r\n",
+        "5_0\r\nhello\r\n0\r\n\r\n",
+        "5,5\r\nhello\r\n0\r\n\r\n",
+        "\u{661}\r\nhello\r\n0\r\n\r\n",
         // 14: extensions.
-        "5;a\nhello\r\n0\r\n\r\n", "5;a\n5\r\nhello\r\n0\r\n\r\n", "5;\r\nhello\r\n0\r\n\r\n",
-        "5;a=\"\n\"\r\nhello\r\n0\r\n\r\n", "5;a=\"\r\n0\r\n\r\n", "5;\u{0}\r\nhello\r\n0\r\n\r\n",
+        "5;a\nhello\r\n0\r\n\r\n",
+        "5;a\n5\r\nhello\r\n0\r\n\r\n",
+        "5;\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"\n\"\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"\r\n0\r\n\r\n",
+        "5;\u{0}\r\nhello\r\n0\r\n\r\n",
         // 15: trailers.
-        "5\r\nhello\r\n0\r\nContent-Length: 3\r\n\r\n", "5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "5\r\nhello\r\n0\r\nHost: evil.example\r\n\r\n", "5\r\nhello\r\n0\r\nCookie: session=eve\r\n\r\n",
-        "5\r\nhello\r\n0\r\nAuthorization: Basic x\r\n\r\n", "5\r\nhello\r\n0\r\nIdempotency-Key: x\r\n\r\n",
-        "5\r\nhello\r\n0\r\nX: y\n\r\n", "5\r\nhello\r\n0\r\nX : y\r\n\r\n", "5\r\nhello\r\n0\r\n X: y\r\n\r\n",
-        "5\r\nhello\r\n0\r\nGET /admin HTTP/1.1\r\nHost: x\r\n\r\n", "5\r\nhello\r\n0\r\nX\r\n\r\n",
-        "5\r\nhello\r\n0\r\nX: a\u{0}b\r\n\r\n", "5\r\nhello\r\n0\r\nContent_Length: 5\r\n\r\n",
+        "5\r\nhello\r\n0\r\nContent-Length: 3\r\n\r\n",
+        "5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "5\r\nhello\r\n0\r\nHost: evil.example\r\n\r\n",
+        "5\r\nhello\r\n0\r\nCookie: session=eve\r\n\r\n",
+        "5\r\nhello\r\n0\r\nAuthorization: Basic x\r\n\r\n",
+        "5\r\nhello\r\n0\r\nIdempotency-Key: x\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX: y\n\r\n",
+        "5\r\nhello\r\n0\r\nX : y\r\n\r\n",
+        "5\r\nhello\r\n0\r\n X: y\r\n\r\n",
+        "5\r\nhello\r\n0\r\nGET /admin HTTP/1.1\r\nHost: x\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX: a\u{0}b\r\n\r\n",
+        "5\r\nhello\r\n0\r\nContent_Length: 5\r\n\r\n",
     ]
     .map(|text| text.as_bytes().to_vec())
     .into();
@@ -252,7 +336,8 @@ fn a_body_in_sound_chunks_arrives_whole_however_it_was_cut() {
         let bytes = post(path, b"Connection: close\r\nTransfer-Encoding: chunked", chunks);
         for (turn, cuts) in stage.splits(bytes.len()).into_iter().enumerate() {
             let mark = stage.shop.mark();
-            let text = String::from_utf8(bytes.clone()).expect("text").replace("anna", &format!("anna{turn}"));
+            let text =
+                String::from_utf8(bytes.clone()).expect("text").replace("anna", &format!("anna{turn}"));
             let cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut <= text.len()).collect();
             let answers = stage.open(text.as_bytes(), &cuts).to_end();
             assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200]);

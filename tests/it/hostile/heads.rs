@@ -5,7 +5,8 @@ use super::stage::{Stage, request};
 const BAD: &[u16] = &[400];
 
 /// A whole second request, to be hidden in places where only a confused server finds it.
-const HIDDEN: &[u8] = b"POST /checkout HTTP/1.1\r\nHost: shop.example\r\nCookie: session=eve\r\nContent-Length: 0\r\n\r\n";
+const HIDDEN: &[u8] =
+    b"POST /checkout HTTP/1.1\r\nHost: shop.example\r\nCookie: session=eve\r\nContent-Length: 0\r\n\r\n";
 
 fn get(lines: &str) -> Vec<u8> {
     request(&format!("GET /page HTTP/1.1\nHost: shop.example\n{lines}"), b"")
@@ -26,7 +27,11 @@ fn heads_beyond_their_bounds_are_refused() {
         ("16: many fields", get(&many), &[431]),
         ("16: a long name", get(&format!("{long}: x")), &[431]),
         ("16: a long target", request(&format!("GET /{long} HTTP/1.1\nHost: shop.example"), b""), &[414]),
-        ("16: a long query", request(&format!("POST /checkout?{long} HTTP/1.1\nHost: shop.example"), b""), &[414]),
+        (
+            "16: a long query",
+            request(&format!("POST /checkout?{long} HTTP/1.1\nHost: shop.example"), b""),
+            &[414],
+        ),
         ("16: a long method", request(&format!("{long} / HTTP/1.1\nHost: shop.example"), b""), &[501]),
         ("16: a line without end", long.clone().into_bytes(), &[400, 414, 431, 501]),
     ]);
@@ -36,12 +41,31 @@ fn heads_beyond_their_bounds_are_refused() {
 fn a_request_line_that_is_not_exactly_three_words_is_refused() {
     let mut stage = Stage::new();
     let cases: Vec<_> = [
-        "GET  /page HTTP/1.1", "GET /page  HTTP/1.1", "GET\t/page\tHTTP/1.1", "GET /page HTTP/1.1 ",
-        " GET /page HTTP/1.1", "GET /page", "GET /page HTTP/0.9", "GET /page HTTP/2.0", "GET /page HTTP/1.10",
-        "GET /page http/1.1", "GET /page HTTP/1.1\t", "GET /page HTTP/11", "GET /page HTTP/1.", "GET /page HTTP/1,1",
-        "GET /page HTTP /1.1", "GET /page HTTPS/1.1", "GET /pa ge HTTP/1.1", "/page HTTP/1.1", "GET HTTP/1.1",
-        "G\u{fc}T /page HTTP/1.1", "GET(/page HTTP/1.1", "GET /page HTTP/1.1 HTTP/1.1", "GET /page HTTP/3.0",
-        "PRI * HTTP/2.0", "\u{16}\u{3}\u{1} / HTTP/1.1",
+        "GET  /page HTTP/1.1",
+        "GET /page  HTTP/1.1",
+        "GET\t/page\tHTTP/1.1",
+        "GET /page HTTP/1.1 ",
+        " GET /page HTTP/1.1",
+        "GET /page",
+        "GET /page HTTP/0.9",
+        "GET /page HTTP/2.0",
+        "GET /page HTTP/1.10",
+        "GET /page http/1.1",
+        "GET /page HTTP/1.1\t",
+        "GET /page HTTP/11",
+        "GET /page HTTP/1.",
+        "GET /page HTTP/1,1",
+        "GET /page HTTP /1.1",
+        "GET /page HTTPS/1.1",
+        "GET /pa ge HTTP/1.1",
+        "/page HTTP/1.1",
+        "GET HTTP/1.1",
+        "G\u{fc}T /page HTTP/1.1",
+        "GET(/page HTTP/1.1",
+        "GET /page HTTP/1.1 HTTP/1.1",
+        "GET /page HTTP/3.0",
+        "PRI * HTTP/2.0",
+        "\u{16}\u{3}\u{1} / HTTP/1.1",
     ]
     .map(|line| ("17", format!("{line}\r\nHost: shop.example\r\n\r\n").into_bytes(), &[400, 505][..]))
     .into();
@@ -53,14 +77,34 @@ fn a_host_that_is_not_exactly_one_is_refused() {
     let mut stage = Stage::new();
     let mut cases = vec![("18: none", b"GET / HTTP/1.1\r\n\r\n".to_vec(), BAD)];
     for hosts in [
-        "Host: a.example\nHost: a.example", "Host: a.example\nhOST: b.example", "Host: a.example, b.example",
-        "Host: user@shop.example", "Host: shop.example/path", "Host: shop.example:port", "Host: shop.example:99999",
-        "Host: shop.example:80:80", "Host: ", "Host: shop.example:", "Host: shop example", "Host: [::1", "Host: ::1",
-        "Host: shop.example?x", "Host: shop.example#x", "Host: http://shop.example", "Host: shop.example\\x",
-        "Host: %73hop.example", "Host: shop\u{e9}.example", "Host: shop.example;x", "Host: shop.example:+80",
+        "Host: a.example\nHost: a.example",
+        "Host: a.example\nhOST: b.example",
+        "Host: a.example, b.example",
+        "Host: user@shop.example",
+        "Host: shop.example/path",
+        "Host: shop.example:port",
+        "Host: shop.example:99999",
+        "Host: shop.example:80:80",
+        "Host: ",
+        "Host: shop.example:",
+        "Host: shop example",
+        "Host: [::1",
+        "Host: ::1",
+        "Host: shop.example?x",
+        "Host: shop.example#x",
+        "Host: http://shop.example",
+        "Host: shop.example\\x",
+        "Host: %73hop.example",
+        "Host: shop\u{e9}.example",
+        "Host: shop.example;x",
+        "Host: shop.example:+80",
     ] {
         cases.push(("18", request(&format!("GET / HTTP/1.1\n{hosts}"), b""), BAD));
-        cases.push(("18: guarded", request(&format!("POST /checkout HTTP/1.1\nCookie: session=a\n{hosts}"), b""), BAD));
+        cases.push((
+            "18: guarded",
+            request(&format!("POST /checkout HTTP/1.1\nCookie: session=a\n{hosts}"), b""),
+            BAD,
+        ));
     }
     stage.refuses(&cases);
 }
@@ -103,13 +147,18 @@ fn a_target_that_names_another_server_is_refused_and_one_that_names_ours_is_one_
         ("GET http://shop.example?a=b", "/?a=b"),
         ("OPTIONS *", "*"),
     ] {
-        let (answer, seen) = stage.ask_and_look(&request(&format!("{line} HTTP/1.1\nHost: shop.example"), b""));
+        let (answer, seen) =
+            stage.ask_and_look(&request(&format!("{line} HTTP/1.1\nHost: shop.example"), b""));
         stage.check(line);
         assert_eq!((answer.status, seen.len()), (200, 1), "{line}");
-        assert_eq!((seen[0].target.as_str(), seen[0].field("host").as_deref()), (target, Some("shop.example")));
+        assert_eq!(
+            (seen[0].target.as_str(), seen[0].field("host").as_deref()),
+            (target, Some("shop.example"))
+        );
     }
     // The guard goes by the target's authority as it does by Host.
-    let absolute = request("POST http://shop.example/checkout HTTP/1.1\nHost: shop.example\nCookie: session=a", b"x=1");
+    let absolute =
+        request("POST http://shop.example/checkout HTTP/1.1\nHost: shop.example\nCookie: session=a", b"x=1");
     let (first, seen) = stage.ask_and_look(&absolute);
     assert_eq!((first.verdict(), seen.len()), ("lead", 1));
     assert_eq!(stage.ask(&order("a", b"x=1")).verdict(), "replay");
@@ -120,12 +169,26 @@ fn connection_options_cannot_take_away_what_a_guard_or_a_shop_goes_by() {
     let mut stage = Stage::new();
     let mut cases = Vec::new();
     for option in [
-        "Cookie", "Idempotency-Key", "X-Forwarded-For", "Host", "Content-Length", "close, Cookie", "cOOKIE",
-        "Authorization", "Transfer-Encoding", "Content-Type", "Oncegate-Fence", "keep-alive, content-encoding",
+        "Cookie",
+        "Idempotency-Key",
+        "X-Forwarded-For",
+        "Host",
+        "Content-Length",
+        "close, Cookie",
+        "cOOKIE",
+        "Authorization",
+        "Transfer-Encoding",
+        "Content-Type",
+        "Oncegate-Fence",
+        "keep-alive, content-encoding",
         "X-HTTP-Method-Override",
     ] {
         let lines = format!("Connection: {option}\nContent-Length: 3\n\na=b");
-        cases.push(("22", request(&format!("POST /checkout HTTP/1.1\nHost: shop.example\nCookie: session=a\n{lines}"), b""), BAD));
+        cases.push((
+            "22",
+            request(&format!("POST /checkout HTTP/1.1\nHost: shop.example\nCookie: session=a\n{lines}"), b""),
+            BAD,
+        ));
         cases.push(("22: second line", get(&format!("Connection: close\nConnection: {option}")), BAD));
     }
     cases.push(("22: no names", get("Connection: \"close\""), BAD));
@@ -143,7 +206,14 @@ fn what_is_for_one_hop_ends_here() {
         stage.check("23");
         assert_eq!((answer.status, seen.len()), (200, 1));
         for name in [
-            "connection", "x-hop", "x-other", "keep-alive", "proxy-connection", "te", "trailer", "proxy-authorization",
+            "connection",
+            "x-hop",
+            "x-other",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "proxy-authorization",
         ] {
             assert_eq!(seen[0].field(name), None, "{name} went on");
         }
@@ -162,11 +232,17 @@ fn an_upgrade_that_the_shop_does_not_make_opens_nothing() {
                  HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"
             );
             // A second request right behind it: it is a request of its own, and on the guarded path is guarded.
-            let behind = format!("POST /checkout HTTP/1.1\nHost: shop.example\nCookie: session=behind-{path}-{protocol}\nConnection: close");
+            let behind = format!(
+                "POST /checkout HTTP/1.1\nHost: shop.example\nCookie: session=behind-{path}-{protocol}\nConnection: close"
+            );
             let bytes = [request(&head, b"a=b"), request(&behind, b"c=d")].concat();
             let cuts = stage.splits(bytes.len()).remove(1);
             let answers = stage.open(&bytes, &cuts).to_end();
-            assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200], "{protocol}");
+            assert_eq!(
+                answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
+                [200, 200],
+                "{protocol}"
+            );
             let seen = stage.shop.since(mark);
             stage.check("24");
             assert_eq!(seen.len(), 2, "{protocol} on {path}");
@@ -174,7 +250,8 @@ fn an_upgrade_that_the_shop_does_not_make_opens_nothing() {
             assert_eq!(seen[0].field("http2-settings"), None);
             // Only WebSocket goes on, and nowhere near a guard: HTTP/2 in a tunnel would walk past every route.
             let passed = seen[0].field("upgrade").map(|name| name.to_ascii_lowercase());
-            let expected = (path == "/page" && protocol.eq_ignore_ascii_case("websocket")).then(|| "websocket".to_owned());
+            let expected = (path == "/page" && protocol.eq_ignore_ascii_case("websocket"))
+                .then(|| "websocket".to_owned());
             assert_eq!(passed, expected, "{protocol} on {path}");
         }
     }
@@ -243,18 +320,27 @@ match = { path = { regex = "^/(page|bystander)$" } }
         ("a replay", order("known", HIDDEN), 200),
         ("no order key", request("POST /checkout HTTP/1.1\nHost: shop.example", HIDDEN), 400),
         ("too large", order("new", &large), 413),
-        ("too large, in chunks", chunked("POST /checkout HTTP/1.1\nHost: shop.example\nCookie: session=new"), 413),
+        (
+            "too large, in chunks",
+            chunked("POST /checkout HTTP/1.1\nHost: shop.example\nCookie: session=new"),
+            413,
+        ),
         ("no route", request("POST /nowhere HTTP/1.1\nHost: shop.example", HIDDEN), 404),
         ("no route, large", request("POST /nowhere HTTP/1.1\nHost: shop.example", &large), 404),
         ("no route, in chunks", chunked("POST /nowhere HTTP/1.1\nHost: shop.example"), 404),
-        ("a path in doubt", request("POST /%63heckout%00 HTTP/1.1\nHost: shop.example\nCookie: session=n", HIDDEN), 400),
+        (
+            "a path in doubt",
+            request("POST /%63heckout%00 HTTP/1.1\nHost: shop.example\nCookie: session=n", HIDDEN),
+            400,
+        ),
         ("CONNECT", request("CONNECT shop.example:80 HTTP/1.1\nHost: shop.example:80", HIDDEN), 405),
     ];
     for (name, bytes, status) in cases {
         let bytes = [bytes, end.clone()].concat();
         for cuts in stage.splits(bytes.len()) {
             let mark = stage.shop.mark();
-            let got: Vec<u16> = stage.open(&bytes, &cuts).to_end().iter().map(|answer| answer.status).collect();
+            let got: Vec<u16> =
+                stage.open(&bytes, &cuts).to_end().iter().map(|answer| answer.status).collect();
             stage.check(name);
             let seen = stage.shop.since(mark);
             // Either it was read to its end and the page behind it is served, or the connection was closed.
@@ -275,15 +361,24 @@ fn pipelined_requests_are_answered_in_order_and_each_goes_its_own_way() {
         let mark = stage.shop.mark();
         let answers = stage.open(bytes, &cuts).to_end();
         stage.check("27");
-        let told = answers.iter().map(|answer| format!("{} {}", answer.status, answer.verdict())).collect::<Vec<_>>();
+        let told = answers
+            .iter()
+            .map(|answer| format!("{} {}", answer.status, answer.verdict()))
+            .collect::<Vec<_>>();
         let targets = stage.shop.since(mark).iter().map(|seen| seen.target.clone()).collect::<Vec<_>>();
         (told, targets)
     };
-    let (told, targets) = run(&mut stage, &[order("p1", b"a=b"), page("two"), order("p1", b"a=b"), last.clone()].concat());
+    let (told, targets) =
+        run(&mut stage, &[order("p1", b"a=b"), page("two"), order("p1", b"a=b"), last.clone()].concat());
     assert_eq!(told, ["200 lead", "200 ", "200 replay", "200 "]);
     assert_eq!(targets, ["/checkout", "/two", "/last"]);
     // Garbage behind an order: the order is answered, then the garbage.
-    for garbage in ["garbage\r\n\r\n", "GET /admin\r\n\r\n", "\u{0}\u{1}\u{2}", "GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"] {
+    for garbage in [
+        "garbage\r\n\r\n",
+        "GET /admin\r\n\r\n",
+        "\u{0}\u{1}\u{2}",
+        "GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    ] {
         let first = order(&format!("g{}", garbage.len()), b"a=b");
         let (told, targets) = run(&mut stage, &[first, garbage.into(), page("never")].concat());
         assert_eq!(told, ["200 lead", "400 refuse"], "{garbage:?}");
@@ -308,7 +403,8 @@ fn a_body_under_any_method_is_a_body() {
             let bytes = match framing {
                 "length" => request(&lines, HIDDEN),
                 _ => {
-                    let chunk = [format!("{:x}\r\n", HIDDEN.len()).as_bytes(), HIDDEN, b"\r\n0\r\n\r\n"].concat();
+                    let chunk =
+                        [format!("{:x}\r\n", HIDDEN.len()).as_bytes(), HIDDEN, b"\r\n0\r\n\r\n"].concat();
                     [request(&format!("{lines}\nTransfer-Encoding: chunked"), b""), chunk].concat()
                 }
             };
@@ -320,7 +416,8 @@ fn a_body_under_any_method_is_a_body() {
             stage.check("28");
             assert_eq!((first, rest), (Some(200), vec![200]), "{method} by {framing}");
             let seen = stage.shop.since(mark);
-            let targets: Vec<_> = seen.iter().map(|seen| (seen.method.as_str(), seen.target.as_str())).collect();
+            let targets: Vec<_> =
+                seen.iter().map(|seen| (seen.method.as_str(), seen.target.as_str())).collect();
             assert_eq!(targets, [(method, "/page"), ("GET", "/last")], "{method} by {framing}");
             assert_eq!(seen[0].body, HIDDEN);
         }
@@ -331,8 +428,15 @@ fn a_body_under_any_method_is_a_body() {
 fn names_that_cgi_would_take_for_others_are_refused() {
     let mut stage = Stage::new();
     let cases: Vec<_> = [
-        "Content_Length: 5", "Transfer_Encoding: chunked", "Idempotency_Key: x", "X_Forwarded_For: 1.2.3.4",
-        "Content_Type: application/json", "HTTP_HOST: evil.example", "_: x", "X_: y", "Oncegate_Fence: 1",
+        "Content_Length: 5",
+        "Transfer_Encoding: chunked",
+        "Idempotency_Key: x",
+        "X_Forwarded_For: 1.2.3.4",
+        "Content_Type: application/json",
+        "HTTP_HOST: evil.example",
+        "_: x",
+        "X_: y",
+        "Oncegate_Fence: 1",
     ]
     .into_iter()
     .flat_map(|line| {

@@ -185,7 +185,11 @@ fn answer(stream: &mut TcpStream, request: Request, shared: &Shared) -> std::io:
         }
         seen.running -= 1;
     }
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nSet-Cookie: rotating={}\r\n\r\n", text.len(), text.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nSet-Cookie: rotating={}\r\n\r\n",
+        text.len(),
+        text.len()
+    );
     stream.write_all(head.as_bytes())?;
     if is_head { Ok(()) } else { stream.write_all(text.as_bytes()) }
 }

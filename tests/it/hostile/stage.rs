@@ -2,8 +2,8 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering},
     sync::Once,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 

@@ -111,12 +111,8 @@ fn head(bytes: &[u8], at: &mut usize, side: Side) -> Result<Option<Request>, &'s
         return Err("the version is not one that is spoken");
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut request = Request {
-        method: text(method),
-        target: text(target),
-        version: text(version),
-        ..Request::default()
-    };
+    let mut request =
+        Request { method: text(method), target: text(target), version: text(version), ..Request::default() };
     loop {
         let Some(line) = line(bytes, at)? else { return Ok(None) };
         if line.is_empty() {
@@ -135,7 +131,9 @@ fn head(bytes: &[u8], at: &mut usize, side: Side) -> Result<Option<Request>, &'s
 }
 
 fn field(line: &[u8]) -> Result<(String, Vec<u8>), &'static str> {
-    let Some(colon) = line.iter().position(|&byte| byte == b':') else { return Err("a field without a colon") };
+    let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+        return Err("a field without a colon");
+    };
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
         return Err("a field name that is no token");
@@ -157,7 +155,8 @@ fn body(request: &Request, rest: &[u8], side: Side) -> Result<Body, &'static str
     match (&lengths[..], &codings[..]) {
         ([], []) => Ok(Some((Vec::new(), 0))),
         ([length], []) => {
-            let digits = std::str::from_utf8(length).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            let digits =
+                std::str::from_utf8(length).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
             let Some(length) = digits.and_then(|text| text.parse::<usize>().ok()) else {
                 return Err("a Content-Length that is no number");
             };
@@ -179,7 +178,8 @@ fn chunked(rest: &[u8], side: Side) -> Result<Body, &'static str> {
             return Err("a chunk extension");
         }
         let text = std::str::from_utf8(digits).ok();
-        let text = text.filter(|text| (1..16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()));
+        let text =
+            text.filter(|text| (1..16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()));
         let Some(size) = text.and_then(|text| usize::from_str_radix(text, 16).ok()) else {
             return Err("a chunk size that is no number");
         };
