@@ -181,7 +181,7 @@ pub struct Renewal {
 }
 
 pub enum RenewOn {
-    Request(Matcher),
+    Request(Box<Matcher>),
     /// A `Set-Cookie` line of an answer matches.
     Answer {
         set_cookie: regex::bytes::Regex,
