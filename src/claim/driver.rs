@@ -215,7 +215,7 @@ impl Driver {
     /// No answer is known: say so, and go on listening for a while without keeping anybody waiting.
     async fn lost(&mut self, hold: Hold, places: Vec<Place>, lost: Lost) {
         let Lost { cause, late } = lost;
-        self.claims.observer.in_doubt(self.demand.route, cause);
+        self.claims.observer.in_doubt(self.demand.route, cause, &hold);
         // If the store cannot be told, the lease runs out there and leads to the same state.
         let _ = self.call(StoreOp::Settle, self.claims.store.settle(&hold, Ending::InDoubt)).await;
         self.tell(Ended::Lost(cause), Some(hold.fence));
