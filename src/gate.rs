@@ -213,7 +213,6 @@ fn demand(
 }
 
 /// What the flight's task needs to send, should this exchange come to lead.
-#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
 fn ready(
     client: &Client,
     id: &HeaderValue,
