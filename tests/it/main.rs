@@ -1,8 +1,6 @@
 //! The integration tests, one binary: everything here runs the program, or whole parts of it, as its users do.
 
 #[cfg(test)]
-mod bounds;
-#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod demo;
