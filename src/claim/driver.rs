@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight,
@@ -24,6 +24,11 @@ const ATTEMPTS_MAX: u32 = 3;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
 /// The net under the wake-ups: how often a waiting flight asks the store again, give or take a half.
 const POLL: Duration = Duration::from_secs(1);
+/// How often a call is made that failed while there was time left until the deadline.
+const CALLS_MAX: u32 = 3;
+/// When a claim of which nothing was heard is looked for again, to give it back.
+const GIVE_BACK_AFTER: [Duration; 3] =
+    [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(4)];
 /// How often a settle that the store did not take is tried again while the lease is held.
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -41,6 +46,8 @@ pub struct Driver {
 enum Asked {
     Lead(Hold),
     End(Ended, Option<Fence>),
+    /// The store gave no answer. It may have granted the claim.
+    Unheard(Box<Ask>),
     /// Every client left while nothing was sent.
     Withdrawn,
 }
@@ -65,6 +72,11 @@ impl Driver {
             let hold = match self.ask().await {
                 Asked::Lead(hold) => hold,
                 Asked::End(ended, fence) => return self.tell(ended, fence),
+                Asked::Unheard(ask) => {
+                    self.tell(Ended::StoreDown, None);
+                    drop(places);
+                    return self.give_back(&ask).await;
+                }
                 Asked::Withdrawn => return self.tell_nobody(),
             };
             if !self.flight.set_out() {
@@ -106,46 +118,79 @@ impl Driver {
             lease: self.claims.lease,
             in_doubt: demand.in_doubt,
         };
+        // How many were on board when it was learned which run a `signal` must not share.
+        let mut known = 0;
+        // The flight that was followed, if the wait for it was cut short only to ask again.
+        let mut followed: Option<(Fence, Wake)> = None;
         loop {
+            let boarded = self.flight.boarded();
             let started = Instant::now();
-            let claimed = self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await;
+            let claimed = self.call_again(StoreOp::Claim, || self.claims.store.claim(&ask)).await;
             let took = started.elapsed();
             self.spent.claiming += took;
             self.claims.observer.claimed(outcome(&claimed), took);
-            let (following, wake) = match claimed {
-                Err(_) => return Asked::End(Ended::StoreDown, None),
+            if let Some((fence, mut wake)) = followed.take()
+                && let Ok(woken) = wake.try_recv()
+                && let Some(end) = answer_of(woken, fence)
+            {
+                // The flight ended while the question was on its way; its answer is ours as well.
+                if let Ok(Claimed::Lead(hold)) = &claimed {
+                    self.abandon(hold).await;
+                }
+                return end;
+            }
+            let (following, mut wake) = match claimed {
+                Err(_) => return Asked::Unheard(Box::new(ask)),
                 Ok(Claimed::Lead(hold)) => return Asked::Lead(hold),
-                Ok(Claimed::Replay(record)) => {
-                    let fence = record.fence;
-                    return Asked::End(Ended::Replayed(record), Some(fence));
+                Ok(Claimed::Follow { fence, wake }) => {
+                    if demand.boarding == Boarding::UntilSent && !self.flight.close(known) {
+                        // This run began before somebody on board had come: they need a later one.
+                        ask.may = May::FollowAfter(None);
+                        continue;
+                    }
+                    (Some(fence), wake)
                 }
-                Ok(Claimed::Resolved { remaining, .. }) => {
-                    return Asked::End(Ended::Resolved { remaining }, None);
-                }
-                Ok(Claimed::InDoubt { remaining, .. }) => {
-                    return Asked::End(Ended::InDoubt { remaining }, None);
-                }
-                Ok(Claimed::Mismatch) => return Asked::End(Ended::Mismatch, None),
-                Ok(Claimed::Busy) => return Asked::End(Ended::Busy, None),
-                Ok(Claimed::Follow { fence, wake }) => (Some(fence), wake),
                 Ok(Claimed::Queue { running, wake }) => {
                     if ask.may == May::FollowAfter(None) && running.is_some() {
                         ask.may = May::FollowAfter(running);
+                        known = boarded;
                     }
                     (None, wake)
                 }
+                Ok(ended) => return known_end(ended),
             };
             let waited = Instant::now();
             let woken = tokio::select! {
                 biased;
-                woken = woken_or_polled(wake, jitter(&ask)) => woken,
+                woken = timeout(jitter(&ask), &mut wake) => woken,
                 () = self.flight.deserted() => return Asked::Withdrawn,
             };
             self.spent.queued += waited.elapsed();
-            if let Woken::Answered { fence, answer, outcome } = woken
-                && following == Some(fence)
-            {
-                return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
+            match (woken, following) {
+                (Ok(Ok(woken)), Some(fence)) => {
+                    if let Some(end) = answer_of(woken, fence) {
+                        return end;
+                    }
+                }
+                (Err(_), Some(fence)) => followed = Some((fence, wake)),
+                (Ok(Ok(_) | Err(_)) | Err(_), _) => {}
+            }
+        }
+    }
+
+    /// A claim that may have been granted unheard would hold up its order until the lease and the hold are over,
+    /// though nothing was sent. Its owner asks again, hears of it, and gives it back.
+    async fn give_back(&self, ask: &Ask) {
+        for pause in GIVE_BACK_AFTER {
+            tokio::select! {
+                biased;
+                () = self.claims.stopping.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            match self.call(StoreOp::Claim, self.claims.store.claim(ask)).await {
+                Ok(Claimed::Lead(hold)) => return self.abandon(&hold).await,
+                Ok(_) => return,
+                Err(_) => {}
             }
         }
     }
@@ -217,7 +262,7 @@ impl Driver {
         let Lost { cause, late } = lost;
         self.claims.observer.in_doubt(self.demand.route, cause);
         // If the store cannot be told, the lease runs out there and leads to the same state.
-        let _ = self.call(StoreOp::Settle, self.claims.store.settle(&hold, Ending::InDoubt)).await;
+        let _ = self.call_again(StoreOp::Settle, || self.claims.store.settle(&hold, Ending::InDoubt)).await;
         self.tell(Ended::Lost(cause), Some(hold.fence));
         // Who waits for the lane is to learn of the doubt now, not when the shop answers.
         drop(places);
@@ -247,7 +292,34 @@ impl Driver {
 
     async fn abandon(&self, hold: &Hold) {
         // If the store cannot be told, the lease runs out and the order is held as in doubt: safe, if slow.
-        let _ = self.call(StoreOp::Abandon, self.claims.store.abandon(hold)).await;
+        let _ = self.call_again(StoreOp::Abandon, || self.claims.store.abandon(hold)).await;
+    }
+
+    /// For calls that may be made again: a failed one may have been carried out, and asked again it says so. All of
+    /// them together take no longer than one that is never answered.
+    async fn call_again<'a, T>(
+        &self,
+        operation: StoreOp,
+        mut reply: impl FnMut() -> Reply<'a, T>,
+    ) -> Result<T, StoreError> {
+        let until = Instant::now() + self.claims.deadline;
+        for _ in 1..CALLS_MAX {
+            match timeout_at(until, reply()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => self.claims.observer.store_error(operation, &error),
+                Err(_) => return self.failed(operation, StoreError::Deadline),
+            }
+        }
+        match timeout_at(until, reply()).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => self.failed(operation, error),
+            Err(_) => self.failed(operation, StoreError::Deadline),
+        }
+    }
+
+    fn failed<T>(&self, operation: StoreOp, error: StoreError) -> Result<T, StoreError> {
+        self.claims.observer.store_error(operation, &error);
+        Err(error)
     }
 
     async fn call<T>(&self, operation: StoreOp, reply: Reply<'_, T>) -> Result<T, StoreError> {
@@ -303,10 +375,28 @@ fn jitter(ask: &Ask) -> Duration {
     POLL / 2 + POLL * (spread as u32) / 1024
 }
 
-async fn woken_or_polled(wake: Wake, pause: Duration) -> Woken {
-    match timeout(pause, wake).await {
-        Ok(Ok(woken)) => woken,
-        Ok(Err(_)) | Err(_) => Woken::Again,
+/// The answer that a wake-up brings, if it is of the flight that was followed.
+fn answer_of(woken: Woken, following: Fence) -> Option<Asked> {
+    match woken {
+        Woken::Answered { fence, answer, outcome } if fence == following => {
+            Some(Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence)))
+        }
+        Woken::Answered { .. } | Woken::Again => None,
+    }
+}
+
+/// What ends a flight without waiting.
+fn known_end(claimed: Claimed) -> Asked {
+    match claimed {
+        Claimed::Lead(hold) => Asked::Lead(hold),
+        Claimed::Replay(record) => {
+            let fence = record.fence;
+            Asked::End(Ended::Replayed(record), Some(fence))
+        }
+        Claimed::Resolved { remaining, .. } => Asked::End(Ended::Resolved { remaining }, None),
+        Claimed::InDoubt { remaining, .. } => Asked::End(Ended::InDoubt { remaining }, None),
+        Claimed::Mismatch => Asked::End(Ended::Mismatch, None),
+        Claimed::Busy | Claimed::Follow { .. } | Claimed::Queue { .. } => Asked::End(Ended::Busy, None),
     }
 }
 

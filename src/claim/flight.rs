@@ -43,6 +43,8 @@ pub enum Role {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Waiting,
+    /// Nothing was sent, but the flight shares a run of another replica that may be older than a newcomer.
+    Closed,
     Sent,
     /// Every client left before anything was sent: nobody may join any more.
     Withdrawn,
@@ -51,6 +53,8 @@ enum Phase {
 struct Seats {
     phase: Phase,
     taken: usize,
+    /// How many have ever come on board.
+    boarded: usize,
 }
 
 /// One run of one request. `E` is how it ended.
@@ -65,7 +69,7 @@ pub struct Flight<E> {
 
 impl<E> Flight<E> {
     fn new(key: Option<Key>, body: Option<Key>) -> Self {
-        let seats = Mutex::new(Seats { phase: Phase::Waiting, taken: 1 });
+        let seats = Mutex::new(Seats { phase: Phase::Waiting, taken: 1, boarded: 1 });
         Self { key, body, seats, deserted: Notify::new(), end: OnceLock::new(), ended: Notify::new() }
     }
 
@@ -77,6 +81,24 @@ impl<E> Flight<E> {
     /// How many clients are waiting for the end, the leader's among them.
     pub fn clients(&self) -> usize {
         self.seats().taken
+    }
+
+    /// How many have ever come on board.
+    pub fn boarded(&self) -> usize {
+        self.seats().boarded
+    }
+
+    /// Lets nobody else on board who must not share an older run. False when more than `known` have come on board.
+    #[must_use]
+    pub fn close(&self, known: usize) -> bool {
+        let mut seats = self.seats();
+        if seats.boarded != known {
+            return false;
+        }
+        if seats.phase == Phase::Waiting {
+            seats.phase = Phase::Closed;
+        }
+        true
     }
 
     /// From here on the flight runs to its end whoever leaves. False when every client has left before.
@@ -144,7 +166,7 @@ impl<E> Drop for Ticket<E> {
         let withdrawn = {
             let mut seats = self.flight.seats();
             seats.taken -= 1;
-            if seats.taken == 0 && seats.phase == Phase::Waiting {
+            if seats.taken == 0 && matches!(seats.phase, Phase::Waiting | Phase::Closed) {
                 seats.phase = Phase::Withdrawn;
             }
             seats.phase == Phase::Withdrawn
@@ -216,8 +238,10 @@ impl<E: Clone> Flights<E> {
     ) -> Boarded<E> {
         let mut seats = flight.seats();
         match (seats.phase, boarding) {
-            (Phase::Withdrawn, _) | (Phase::Sent, Boarding::UntilSent) => return Boarded::Gone,
-            (Phase::Waiting, _) | (Phase::Sent, Boarding::UntilEnd) => {}
+            (Phase::Withdrawn, _) | (Phase::Closed | Phase::Sent, Boarding::UntilSent) => {
+                return Boarded::Gone;
+            }
+            (Phase::Waiting, _) | (Phase::Closed | Phase::Sent, Boarding::UntilEnd) => {}
         }
         if flight.body != body {
             return Boarded::OtherBody;
@@ -226,6 +250,7 @@ impl<E: Clone> Flights<E> {
             return Boarded::Full;
         }
         seats.taken += 1;
+        seats.boarded += 1;
         self.followers.fetch_add(1, Relaxed);
         Boarded::Yes(Ticket { flights: Arc::clone(self), flight: Arc::clone(flight), role: Role::Follower })
     }
@@ -346,6 +371,18 @@ mod tests {
             "the trailing run was lost"
         );
         assert!(!Arc::ptr_eq(&flight, &next));
+    }
+
+    #[test]
+    fn a_signal_flight_that_shares_a_run_of_elsewhere_takes_nobody_else_on_board() {
+        let table = Table::default();
+        let (_leader, flight) = begin(&table, 1);
+        let Joined::Follow(second) = join(&table, 1, Boarding::UntilSent) else { panic!("must follow") };
+        assert!(!flight.close(1), "somebody has come on board since");
+        assert!(flight.close(2));
+        let Joined::Begin(..) = join(&table, 1, Boarding::UntilSent) else { panic!("must begin anew") };
+        drop((_leader, second));
+        assert!(!flight.set_out(), "closed is not yet sent: who leaves withdraws it");
     }
 
     #[test]
