@@ -4,7 +4,7 @@ use oncegate::store::InDoubtPolicy;
 
 use super::{
     log::{AskLog, At, Book, Exchange, Lease, Outcome, Told, Word},
-    plan::{DEADLINE, Group, Mode, Plan, RESOLVED_LIFE, SEEN, UNSEEN, Wires, lane_key},
+    plan::{DEADLINE, Group, LEASE, Mode, Plan, RESOLVED_LIFE, SEEN, UNSEEN, Wires, lane_key},
 };
 
 /// How long after everything is free somebody who waits may still not have noticed: a poll and a half.
@@ -240,7 +240,9 @@ impl Check<'_> {
                 let delivered = source.delivered.is_some_and(|first| first < ask.arrived);
                 let too_late = self.plan.wires == Wires::Calm && ask.arrived.ms > at.ms + SEEN && delivered;
                 violation(!too_late, || format!("section 4: after it was delivered and over: {}", why()))?;
-                let renewed = came_after && self.renewed_between(source, ask.arrived, slack);
+                // A settle that nobody heard of leaves the flight open in its replica for as long as its lease.
+                let open = self.group == Group::Store && ask.arrived.ms <= at.ms + LEASE + DEADLINE;
+                let renewed = came_after && !open && self.renewed_between(source, ask.arrived, slack);
                 violation(!renewed, || format!("renewal: of an older purchase: {}", why()))
             }
             Mode::Signal => violation(ask.arrived <= source.began, || {
