@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 pub mod check;
 pub mod demo;
 pub mod run;
+mod signals;
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +68,7 @@ pub fn main(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) ->
         Ok(arguments) => match arguments.command {
             Command::Run(args) => run::main(args),
             Command::Check(args) => check::main(&args),
-            Command::Demo(args) => demo::main(args),
+            Command::Demo(args) => demo::main(&args),
         },
         Err(error) => {
             // Help and version are asked for; anything else is a mistake. A closed pipe is nobody's.

@@ -314,8 +314,13 @@ impl Config {
             quoted(listen.unwrap_or("127.0.0.1:8080")),
             quoted(url),
         );
+        Config::from_text("command line", text)
+    }
+
+    /// A configuration that stands in no file; `name` is what problems name as its place. No `include`, no `${NAME}`.
+    pub fn from_text(name: &'static str, text: String) -> Result<Checked, Problems> {
         let (mut sources, report) = (problem::Sources::default(), problem::Report::default());
-        let root = file::read_arguments("command line", text, &mut sources, &report);
+        let root = file::read_arguments(name, text, &mut sources, &report);
         finish(Some(root), sources, report)
     }
 

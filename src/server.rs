@@ -42,7 +42,7 @@ use crate::{
     },
     request::Secret,
     store::{
-        Store, StoreError,
+        Hold, Key, Store, StoreError,
         memory::{Memory, MemoryLimits, Stats},
     },
 };
@@ -106,37 +106,11 @@ impl Server {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } =
             bind_all(&config)?;
-        let metrics = Arc::new(metrics(&config));
-        let log = Arc::new(open_log(&config, metrics.log_lines_dropped.clone())?);
-        let limits = MemoryLimits {
-            records_bytes_max: config.store.records_bytes_max,
-            states_max: config.store.states_max,
-        };
-        let store = Arc::new(Memory::new(limits));
-        let observer = Arc::new(Counting { metrics: Arc::clone(&metrics), log: Arc::clone(&log) });
-        let claims = Claims::new(
-            Arc::clone(&store) as Arc<dyn Store>,
-            config.store.lease,
-            config.store.deadline,
-            rand::random(),
-            observer,
-        );
         let token = config.admin.as_ref().and_then(|admin| admin.token.as_ref());
         let token = token.map(|token| admin::Token::new(token.expose()));
-        let admin = Arc::new(AdminState::new(Arc::clone(&metrics), Arc::clone(&log), token, None));
-        let secret = config.store.secret.clone().unwrap_or_else(Secret::random);
-        let gate = Arc::new(Gate {
-            secret,
-            claims,
-            observation: crate::gate::observe::Observation::default(),
-            metrics,
-            log,
-            buffers: Budget::new(config.limits.buffers_max),
-            draining: AtomicBool::new(false),
-            connections: AtomicUsize::new(0),
-            replica: format!("{:08x}", rand::random::<u32>()),
-            config,
-        });
+        let store = Arc::new(memory(&config));
+        let gate = assemble(config, Arc::clone(&store) as Arc<dyn Store>, io::stdout())?;
+        let admin = Arc::new(AdminState::new(Arc::clone(&gate.metrics), Arc::clone(&gate.log), token, None));
         let stop = Stop::default();
         let (cores, threads) = Cores::start(&gate, &stop, owned)?;
         let (accepting, admin_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -213,6 +187,43 @@ impl Server {
         let _ = self.gate.log.flush(LOG_FLUSH);
         drained
     }
+}
+
+/// The memory store that a configuration asks for. Somebody has to call [`Memory::tick`].
+#[must_use]
+pub fn memory(config: &Config) -> Memory {
+    Memory::new(MemoryLimits {
+        records_bytes_max: config.store.records_bytes_max,
+        states_max: config.store.states_max,
+    })
+}
+
+/// Everything that answers requests, without a thread or a socket of its own except that of the log: what
+/// [`Server::start`] serves from, and what tests serve from over any byte stream.
+///
+/// # Errors
+/// Where the system gives no thread for the log.
+pub fn assemble(
+    config: Config,
+    store: Arc<dyn Store>,
+    log_to: impl io::Write + Send + 'static,
+) -> io::Result<Arc<Gate>> {
+    let metrics = Arc::new(metrics(&config));
+    let log = Arc::new(open_log(&config, log_to, metrics.log_lines_dropped.clone())?);
+    let observer = Arc::new(Counting { metrics: Arc::clone(&metrics), log: Arc::clone(&log) });
+    let claims = Claims::new(store, config.store.lease, config.store.deadline, rand::random(), observer);
+    Ok(Arc::new(Gate {
+        secret: config.store.secret.clone().unwrap_or_else(Secret::random),
+        claims,
+        observation: crate::gate::observe::Observation::default(),
+        metrics,
+        log,
+        buffers: Budget::new(config.limits.buffers_max),
+        draining: AtomicBool::new(false),
+        connections: AtomicUsize::new(0),
+        replica: format!("{:08x}", rand::random::<u32>()),
+        config,
+    }))
 }
 
 fn bind_all(config: &Config) -> Result<Bound, StartError> {
@@ -299,7 +310,7 @@ fn metrics(config: &Config) -> Metrics {
     Metrics::new(&Names { routes: &routes, upstreams: &upstreams, listeners: &listeners })
 }
 
-fn open_log(config: &Config, dropped: Counter) -> io::Result<Log> {
+fn open_log(config: &Config, to: impl io::Write + Send + 'static, dropped: Counter) -> io::Result<Log> {
     let format = match config.log.format {
         Format::Json => log::Format::Json,
         Format::Text => log::Format::Text,
@@ -310,7 +321,7 @@ fn open_log(config: &Config, dropped: Counter) -> io::Result<Log> {
         Level::Info => log::Level::Info,
         Level::Debug => log::Level::Debug,
     };
-    Log::to_stdout(format, level, dropped)
+    Log::to(to, format, level, dropped)
 }
 
 /// The control thread.
@@ -439,13 +450,19 @@ impl Observer for Counting {
         self.metrics.late_answers.inc();
     }
 
-    fn in_doubt(&self, route: usize, cause: LostCause) {
+    fn in_doubt(&self, route: usize, cause: LostCause, hold: &Hold) {
         let cause = match cause {
             LostCause::Reset => DoubtCause::Reset,
             LostCause::Truncated => DoubtCause::Truncated,
             LostCause::Timeout => DoubtCause::Timeout,
         };
         self.metrics.route(route).in_doubt(cause);
+        let (fence, lane) =
+            (hold.fence.0.to_string(), hold.lanes.first().map(Key::short).unwrap_or_default());
+        let fingerprint = hold.fingerprint.as_ref().map(Key::short).unwrap_or_default();
+        let fields =
+            [("cause", cause.as_str()), ("fence", &fence), ("fingerprint", &fingerprint), ("lane", &lane)];
+        self.log.event(log::Level::Warn, "in-doubt", &fields);
     }
 
     fn store_error(&self, operation: StoreOp, error: &StoreError) {

@@ -13,7 +13,7 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 
 pub use body::{FromShop, ToShop};
 pub use connect::{Connect, ConnectError, TcpConnector};
-pub use send::{Purpose, SendError, Sent};
+pub use send::{Begun, Purpose, SendError, Sent};
 
 /// What an upstream needs to know, from the configuration.
 #[derive(Clone, Debug)]
@@ -34,12 +34,32 @@ pub struct Upstream {
     pools: Vec<Rc<pool::Pool>>,
     next: Cell<usize>,
     connector: Rc<dyn Connect>,
+    watch: Option<Box<dyn Fn(usize, Reached)>>,
+}
+
+/// What came of the last try to connect to a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    Yes,
+    No,
 }
 
 impl Upstream {
     pub fn new(settings: Settings, connector: Rc<dyn Connect>) -> Self {
         let pools = settings.servers.iter().map(|_| Rc::new(pool::Pool::new(settings.idle_max))).collect();
-        Self { settings, pools, next: Cell::new(0), connector }
+        Self { settings, pools, next: Cell::new(0), connector, watch: None }
+    }
+
+    /// Tells of every try to connect, with the number of the server. It is called while an exchange waits.
+    #[must_use]
+    pub fn watched(self, watch: impl Fn(usize, Reached) + 'static) -> Self {
+        Self { watch: Some(Box::new(watch)), ..self }
+    }
+
+    fn tried(&self, server: usize, reached: Reached) {
+        if let Some(watch) = &self.watch {
+            watch(server, reached);
+        }
     }
 
     pub fn name(&self) -> &str {

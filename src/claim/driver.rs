@@ -26,9 +26,6 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_secs(1);
 /// How often a call is made that failed while there was time left until the deadline.
 const CALLS_MAX: u32 = 3;
-/// When a claim of which nothing was heard is looked for again, to give it back.
-const GIVE_BACK_AFTER: [Duration; 3] =
-    [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(4)];
 /// How often a settle that the store did not take is tried again while the lease is held.
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -46,8 +43,8 @@ pub struct Driver {
 enum Asked {
     Lead(Hold),
     End(Ended, Option<Fence>),
-    /// The store gave no answer. It may have granted the claim.
-    Unheard(Box<Ask>),
+    /// The store gave no answer; it may have carried the claim out.
+    Unheard(Ask),
     /// Every client left while nothing was sent.
     Withdrawn,
 }
@@ -74,8 +71,9 @@ impl Driver {
                 Asked::End(ended, fence) => return self.tell(ended, fence),
                 Asked::Unheard(ask) => {
                     self.tell(Ended::StoreDown, None);
+                    // Whoever comes next is to hear the same at once, and not to queue behind this.
                     drop(places);
-                    return self.give_back(&ask).await;
+                    return self.give_back_unheard(ask).await;
                 }
                 Asked::Withdrawn => return self.tell_nobody(),
             };
@@ -118,80 +116,83 @@ impl Driver {
             lease: self.claims.lease,
             in_doubt: demand.in_doubt,
         };
-        // How many were on board when it was learned which run a `signal` must not share.
-        let mut known = 0;
-        // The flight that was followed, if the wait for it was cut short only to ask again.
-        let mut followed: Option<(Fence, Wake)> = None;
+        let mut known_before = 0;
         loop {
-            let boarded = self.flight.boarded();
             let started = Instant::now();
+            let boarded = self.flight.boarded();
             let claimed = self.call_again(StoreOp::Claim, || self.claims.store.claim(&ask)).await;
             let took = started.elapsed();
             self.spent.claiming += took;
             self.claims.observer.claimed(outcome(&claimed), took);
-            if let Some((fence, mut wake)) = followed.take()
-                && let Ok(woken) = wake.try_recv()
-                && let Some(end) = answer_of(woken, fence)
-            {
-                // The flight ended while the question was on its way; its answer is ours as well.
-                if let Ok(Claimed::Lead(hold)) = &claimed {
-                    self.abandon(hold).await;
-                }
-                return end;
-            }
-            let (following, mut wake) = match claimed {
-                Err(_) => return Asked::Unheard(Box::new(ask)),
+            let (following, wake) = match claimed {
+                Err(_) => return Asked::Unheard(ask),
                 Ok(Claimed::Lead(hold)) => return Asked::Lead(hold),
+                Ok(Claimed::Replay(record)) => {
+                    let fence = record.fence;
+                    return Asked::End(Ended::Replayed(record), Some(fence));
+                }
+                Ok(Claimed::Resolved { remaining, .. }) => {
+                    return Asked::End(Ended::Resolved { remaining }, None);
+                }
+                Ok(Claimed::InDoubt { remaining, .. }) => {
+                    return Asked::End(Ended::InDoubt { remaining }, None);
+                }
+                Ok(Claimed::Mismatch) => return Asked::End(Ended::Mismatch, None),
+                Ok(Claimed::Busy) => return Asked::End(Ended::Busy, None),
+                Ok(Claimed::Follow { fence, wake }) if self.may_follow(known_before) => (Some(fence), wake),
+                // A signal has come since that run may have begun: it waits for the one after.
                 Ok(Claimed::Follow { fence, wake }) => {
-                    if demand.boarding == Boarding::UntilSent && !self.flight.close(known) {
-                        // This run began before somebody on board had come: they need a later one.
-                        ask.may = May::FollowAfter(None);
-                        continue;
-                    }
-                    (Some(fence), wake)
+                    (ask.may, known_before) = (May::FollowAfter(Some(fence)), boarded);
+                    (None, wake)
                 }
                 Ok(Claimed::Queue { running, wake }) => {
                     if ask.may == May::FollowAfter(None) && running.is_some() {
-                        ask.may = May::FollowAfter(running);
-                        known = boarded;
+                        (ask.may, known_before) = (May::FollowAfter(running), boarded);
                     }
                     (None, wake)
                 }
-                Ok(ended) => return known_end(ended),
             };
             let waited = Instant::now();
             let woken = tokio::select! {
                 biased;
-                woken = timeout(jitter(&ask), &mut wake) => woken,
+                woken = woken_or_polled(wake, jitter(&ask)) => woken,
                 () = self.flight.deserted() => return Asked::Withdrawn,
             };
             self.spent.queued += waited.elapsed();
-            match (woken, following) {
-                (Ok(Ok(woken)), Some(fence)) => {
-                    if let Some(end) = answer_of(woken, fence) {
-                        return end;
-                    }
-                }
-                (Err(_), Some(fence)) => followed = Some((fence, wake)),
-                (Ok(Ok(_) | Err(_)) | Err(_), _) => {}
+            if let Woken::Answered { fence, answer, outcome } = woken
+                && following == Some(fence)
+            {
+                return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
             }
         }
     }
 
-    /// A claim that may have been granted unheard would hold up its order until the lease and the hold are over,
-    /// though nothing was sent. Its owner asks again, hears of it, and gives it back.
-    async fn give_back(&self, ask: &Ask) {
-        for pause in GIVE_BACK_AFTER {
+    /// Asks again with the same owner, which gives the same answer, so that a claim that was carried out unheard does
+    /// not hold its order until it is in doubt though nothing was sent.
+    async fn give_back_unheard(&self, ask: Ask) {
+        let until = Instant::now() + self.claims.lease;
+        while Instant::now() < until {
             tokio::select! {
                 biased;
-                () = self.claims.stopping.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = self.claims.stopping.cancelled() => return,
+                () = tokio::time::sleep(SETTLE_PAUSE) => {}
             }
-            match self.call(StoreOp::Claim, self.claims.store.claim(ask)).await {
-                Ok(Claimed::Lead(hold)) => return self.abandon(&hold).await,
-                Ok(_) => return,
+            match self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await {
                 Err(_) => {}
+                Ok(Claimed::Lead(hold)) => return self.abandon(&hold).await,
+                // It is somebody else's turn: ours was never taken, or is over.
+                Ok(_) => return,
             }
+        }
+    }
+
+    /// Whether everybody on board had arrived before the run began that the store lets us follow. Anybody may follow
+    /// any run in mode `once`. A signal may only follow a run that began after it: that is so for those who were on
+    /// board when the store was asked while the run before was at the shop, and for nobody who came since.
+    fn may_follow(&self, known_before: usize) -> bool {
+        match self.demand.boarding {
+            Boarding::UntilEnd => true,
+            Boarding::UntilSent => self.flight.close(known_before),
         }
     }
 
@@ -248,11 +249,11 @@ impl Driver {
             tokio::time::sleep(SETTLE_PAUSE).await;
             // A renewal that fails here says nothing new: the settle itself is about to be tried.
             let _ = self.call(StoreOp::Renew, self.claims.store.renew(hold)).await;
-            if let Ok(settled) =
-                self.call(StoreOp::Settle, self.claims.store.settle(hold, ending.clone())).await
-            {
-                self.count(settled);
-                return;
+            match self.call(StoreOp::Settle, self.claims.store.settle(hold, ending.clone())).await {
+                // Superseded by itself, it may be: the first try may have been carried out.
+                Ok(Settled::Superseded) => return,
+                Ok(settled @ (Settled::InTime | Settled::Late)) => return self.count(settled),
+                Err(_) => {}
             }
         }
     }
@@ -260,7 +261,7 @@ impl Driver {
     /// No answer is known: say so, and go on listening for a while without keeping anybody waiting.
     async fn lost(&mut self, hold: Hold, places: Vec<Place>, lost: Lost) {
         let Lost { cause, late } = lost;
-        self.claims.observer.in_doubt(self.demand.route, cause);
+        self.claims.observer.in_doubt(self.demand.route, cause, &hold);
         // If the store cannot be told, the lease runs out there and leads to the same state.
         let _ = self.call_again(StoreOp::Settle, || self.claims.store.settle(&hold, Ending::InDoubt)).await;
         self.tell(Ended::Lost(cause), Some(hold.fence));
@@ -295,8 +296,8 @@ impl Driver {
         let _ = self.call_again(StoreOp::Abandon, || self.claims.store.abandon(hold)).await;
     }
 
-    /// For calls that may be made again: a failed one may have been carried out, and asked again it says so. All of
-    /// them together take no longer than one that is never answered.
+    /// For calls that may be made again: one that failed may have been carried out, and asked again it says so. All
+    /// tries together take no longer than one that is never answered.
     async fn call_again<'a, T>(
         &self,
         operation: StoreOp,
@@ -375,28 +376,10 @@ fn jitter(ask: &Ask) -> Duration {
     POLL / 2 + POLL * (spread as u32) / 1024
 }
 
-/// The answer that a wake-up brings, if it is of the flight that was followed.
-fn answer_of(woken: Woken, following: Fence) -> Option<Asked> {
-    match woken {
-        Woken::Answered { fence, answer, outcome } if fence == following => {
-            Some(Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence)))
-        }
-        Woken::Answered { .. } | Woken::Again => None,
-    }
-}
-
-/// What ends a flight without waiting.
-fn known_end(claimed: Claimed) -> Asked {
-    match claimed {
-        Claimed::Lead(hold) => Asked::Lead(hold),
-        Claimed::Replay(record) => {
-            let fence = record.fence;
-            Asked::End(Ended::Replayed(record), Some(fence))
-        }
-        Claimed::Resolved { remaining, .. } => Asked::End(Ended::Resolved { remaining }, None),
-        Claimed::InDoubt { remaining, .. } => Asked::End(Ended::InDoubt { remaining }, None),
-        Claimed::Mismatch => Asked::End(Ended::Mismatch, None),
-        Claimed::Busy | Claimed::Follow { .. } | Claimed::Queue { .. } => Asked::End(Ended::Busy, None),
+async fn woken_or_polled(wake: Wake, pause: Duration) -> Woken {
+    match timeout(pause, wake).await {
+        Ok(Ok(woken)) => woken,
+        Ok(Err(_)) | Err(_) => Woken::Again,
     }
 }
 

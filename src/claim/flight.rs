@@ -43,7 +43,7 @@ pub enum Role {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Waiting,
-    /// Nothing was sent, but the flight shares a run of another replica that may be older than a newcomer.
+    /// It follows a run of another replica; whoever comes now may mean something newer than that run knows.
     Closed,
     Sent,
     /// Every client left before anything was sent: nobody may join any more.
@@ -83,16 +83,16 @@ impl<E> Flight<E> {
         self.seats().taken
     }
 
-    /// How many have ever come on board.
+    /// How many have come on board so far, those who left among them.
     pub fn boarded(&self) -> usize {
         self.seats().boarded
     }
 
-    /// Lets nobody else on board who must not share an older run. False when more than `known` have come on board.
+    /// Lets nobody on board any more, if nobody has come since `boarded` was asked for. False where somebody has.
     #[must_use]
-    pub fn close(&self, known: usize) -> bool {
+    pub fn close(&self, boarded: usize) -> bool {
         let mut seats = self.seats();
-        if seats.boarded != known {
+        if seats.boarded != boarded {
             return false;
         }
         if seats.phase == Phase::Waiting {
@@ -238,10 +238,10 @@ impl<E: Clone> Flights<E> {
     ) -> Boarded<E> {
         let mut seats = flight.seats();
         match (seats.phase, boarding) {
-            (Phase::Withdrawn, _) | (Phase::Closed | Phase::Sent, Boarding::UntilSent) => {
+            (Phase::Withdrawn | Phase::Closed, _) | (Phase::Sent, Boarding::UntilSent) => {
                 return Boarded::Gone;
             }
-            (Phase::Waiting, _) | (Phase::Closed | Phase::Sent, Boarding::UntilEnd) => {}
+            (Phase::Waiting, _) | (Phase::Sent, Boarding::UntilEnd) => {}
         }
         if flight.body != body {
             return Boarded::OtherBody;
@@ -284,6 +284,11 @@ impl<E> Flights<E> {
         if let Some(key) = flight.key {
             self.by_key.remove_if(&key, |_, held| Arc::ptr_eq(held, flight));
         }
+    }
+
+    /// Whether a request of this fingerprint may find a flight to join.
+    pub fn has(&self, key: &Key) -> bool {
+        self.by_key.contains_key(key)
     }
 
     /// Flights that run or wait in this process.
@@ -371,18 +376,6 @@ mod tests {
             "the trailing run was lost"
         );
         assert!(!Arc::ptr_eq(&flight, &next));
-    }
-
-    #[test]
-    fn a_signal_flight_that_shares_a_run_of_elsewhere_takes_nobody_else_on_board() {
-        let table = Table::default();
-        let (_leader, flight) = begin(&table, 1);
-        let Joined::Follow(second) = join(&table, 1, Boarding::UntilSent) else { panic!("must follow") };
-        assert!(!flight.close(1), "somebody has come on board since");
-        assert!(flight.close(2));
-        let Joined::Begin(..) = join(&table, 1, Boarding::UntilSent) else { panic!("must begin anew") };
-        drop((_leader, second));
-        assert!(!flight.set_out(), "closed is not yet sent: who leaves withdraws it");
     }
 
     #[test]

@@ -3,18 +3,11 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    thread,
-    time::Duration,
 };
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, check};
+use super::{Exit, check, signals::Signals};
 use crate::{
     config::Config,
     server::{Drained, Server},
@@ -79,56 +72,17 @@ pub fn main(args: RunArgs) -> Exit {
     }
 }
 
-fn failed(text: &str) -> Exit {
+pub(super) fn failed(text: &str) -> Exit {
     say(&format!("error: {text}"));
     Exit::Failed
 }
 
 /// To standard error, where the log is not.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     write_to_stderr(&format!("oncegate: {text}\n"));
 }
 
 fn write_to_stderr(text: &str) {
     // A closed pipe is nobody's mistake.
     let _ = io::stderr().write_all(text.as_bytes());
-}
-
-/// SIGTERM and SIGINT, counted.
-struct Signals {
-    come: Arc<AtomicUsize>,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        let come = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&come);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (mut term, mut int) = {
-            let _context = runtime.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
-        };
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                loop {
-                    tokio::select! {
-                        _ = term.recv() => {}
-                        _ = int.recv() => {}
-                    }
-                    counter.fetch_add(1, Relaxed);
-                }
-            });
-        })?;
-        Ok(Self { come })
-    }
-
-    fn have_come(&self, how_many: usize) -> bool {
-        self.come.load(Relaxed) >= how_many
-    }
-
-    fn wait_for(&self, how_many: usize) {
-        while !self.have_come(how_many) {
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
 }

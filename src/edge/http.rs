@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::http::{HeaderValue, Request, Response, header};
+use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -19,12 +19,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     roster::Roster,
-    strict::{Line, Strict, StrictLimits},
+    strict::{Line, Strict, StrictLimits, Violation},
     tunnel,
 };
 use crate::gate::{
     self, Client, Core,
     body::{BodyError, Reply},
+    client::{Broken, Wire},
     forward::Peer,
 };
 
@@ -51,10 +52,10 @@ where
         .max_buf_size((limits.header_bytes_max * 2).max(BUFFER_BYTES_MIN));
     let (strict, line) = Strict::new(io, bounds, Rc::clone(&core.clock));
     let _listed = roster.list(line.clone());
-    let client = Rc::new(Client::new(peer, listener, line));
+    let client = Rc::new(Client::new(peer, listener, Box::new(line.clone())));
     let service = {
         let client = Rc::clone(&client);
-        service_fn(move |request| answer(Rc::clone(&core), Rc::clone(&client), request))
+        service_fn(move |request| answer(Rc::clone(&core), Rc::clone(&client), line.clone(), request))
     };
     let mut connection = builder.serve_connection(TokioIo::new(strict), service);
     // Whatever ends a connection here, a client that hangs up or a sweeper, was counted where it happened.
@@ -68,6 +69,7 @@ where
 async fn answer(
     core: Rc<Core>,
     client: Rc<Client>,
+    line: Line,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let call = client.begin_call();
@@ -77,8 +79,35 @@ async fn answer(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     client.no_tunnel(call);
-    let line = client.line().clone();
     Ok(response.map(|reply| Answer { reply, _over: Over { line, call } }))
+}
+
+/// What the gate needs to know of the line. It stands here, so that the strict reader knows nothing of the gate.
+impl Wire for Line {
+    fn violation(&self, call: u64) -> Option<Broken> {
+        Self::violation(self, call).map(broken)
+    }
+
+    fn body_violation(&self) -> Option<Broken> {
+        Self::body_violation(self).map(broken)
+    }
+
+    fn inform(&self, status: StatusCode, headers: &HeaderMap) {
+        // They are hints: one that cannot be written now is left out.
+        let _ = Self::inform(self, status, headers);
+    }
+
+    fn tunnel(&self, call: u64) {
+        Self::tunnel(self, call);
+    }
+
+    fn no_tunnel(&self, call: u64) {
+        Self::no_tunnel(self, call);
+    }
+}
+
+fn broken(violation: Violation) -> Broken {
+    Broken { status: violation.status, what: violation.what }
 }
 
 /// An answer's body, that tells the line when the exchange is over.

@@ -10,21 +10,41 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::Notify;
 
 use super::forward::Peer;
-use crate::{
-    answer::refusal::Refusal,
-    edge::strict::{Line, Violation},
-};
+use crate::answer::refusal::Refusal;
 
 /// Informational answers kept until they are written; a shop that sends more loses the rest.
 const HINTS_MAX: usize = 8;
+
+/// The connection under a client, as far as an exchange needs to know it. The edge has it; the gate does not know what
+/// it is made of.
+pub trait Wire {
+    /// What was wrong with the `call`th request of the connection, counted from 1.
+    fn violation(&self, call: u64) -> Option<Broken>;
+    /// What was wrong with the framing of the body that is being read.
+    fn body_violation(&self) -> Option<Broken>;
+    /// Writes an informational answer, or leaves it out where it could not be told from the answer to another request.
+    fn inform(&self, status: StatusCode, headers: &HeaderMap);
+    /// From the answer to this call on, the bytes are no longer HTTP.
+    fn tunnel(&self, call: u64);
+    /// This call asked for a tunnel and did not get it.
+    fn no_tunnel(&self, call: u64);
+}
+
+/// A rule of HTTP that the client broke.
+#[derive(Debug, Clone, Copy)]
+pub struct Broken {
+    pub status: u16,
+    /// A sentence for the client; it holds nothing of what the client sent.
+    pub what: &'static str,
+}
 
 pub struct Client {
     pub peer: Peer,
     /// The number of the listener that accepted it.
     pub listener: usize,
-    line: Line,
+    wire: Box<dyn Wire>,
     calls: Cell<u64>,
-    violation: Cell<Option<Violation>>,
+    violation: Cell<Option<Broken>>,
     tunnel: RefCell<Option<OnUpgrade>>,
     hints: Arc<Hints>,
 }
@@ -38,11 +58,11 @@ pub struct Hints {
 }
 
 impl Client {
-    pub fn new(peer: Peer, listener: usize, line: Line) -> Self {
+    pub fn new(peer: Peer, listener: usize, wire: Box<dyn Wire>) -> Self {
         Self {
             peer,
             listener,
-            line,
+            wire,
             calls: Cell::new(0),
             violation: Cell::new(None),
             tunnel: RefCell::default(),
@@ -54,7 +74,7 @@ impl Client {
     pub fn begin_call(&self) -> u64 {
         let call = self.calls.get() + 1;
         self.calls.set(call);
-        self.violation.set(self.line.violation(call));
+        self.violation.set(self.wire.violation(call));
         call
     }
 
@@ -80,9 +100,19 @@ impl Client {
         Ok(())
     }
 
+    /// A refusal for a body that did not arrive whole, with what was wrong with its framing, if that was it.
+    pub fn explained(&self, refusal: Refusal) -> Refusal {
+        match (refusal, self.body_violation()) {
+            (Refusal::BodyUnreadable { cause, .. }, Some(what)) => {
+                Refusal::BodyUnreadable { detail: what.into(), cause }
+            }
+            (refusal, _) => refusal,
+        }
+    }
+
     /// What was wrong with the body that is being read, if its framing was broken.
     pub fn body_violation(&self) -> Option<&'static str> {
-        self.line.body_violation().map(|violation| violation.what)
+        self.wire.body_violation().map(|violation| violation.what)
     }
 
     /// Asks for the shop's informational answers to this request (RFC 9110 section 15.2).
@@ -125,15 +155,14 @@ impl Client {
         let hints = std::mem::take(&mut *self.hints.queue.lock().unwrap_or_else(PoisonError::into_inner));
         for (status, mut headers) in hints {
             crate::ops::headers::remove_hop_by_hop(&mut headers);
-            // They are hints: one that cannot be written now is left out.
-            let _ = self.line.inform(status, &headers);
+            self.wire.inform(status, &headers);
         }
     }
 
     /// The shop has agreed to change the protocol: from the 101 on, this connection is a tunnel.
     pub fn open_tunnel(&self, shop: OnUpgrade) {
         *self.tunnel.borrow_mut() = Some(shop);
-        self.line.tunnel(self.calls.get());
+        self.wire.tunnel(self.calls.get());
     }
 
     pub fn take_tunnel(&self) -> Option<OnUpgrade> {
@@ -143,11 +172,7 @@ impl Client {
     /// The request asked for an upgrade and did not get it: what follows is the next request.
     pub fn no_tunnel(&self, call: u64) {
         if self.tunnel.borrow().is_none() {
-            self.line.no_tunnel(call);
+            self.wire.no_tunnel(call);
         }
-    }
-
-    pub fn line(&self) -> &Line {
-        &self.line
     }
 }

@@ -1,6 +1,6 @@
 //! Which route a request takes. Where that hangs on the body, the body is read here, within the bounds of the guards.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{header, request::Parts};
@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use super::{
     body::{Collected, Uncollected, collect},
     core::{Core, Lent},
+    search::{Search, Step, is_enforced},
 };
 use crate::{
-    answer::refusal::Refusal,
-    config::{Enforce, Guard},
-    request::{View, body::Content},
+    answer::refusal::{Cause, Refusal},
+    config::{Enforce, Guard, Route},
     route::{
-        matcher::{BodyMatch, Head, Hit},
-        path::{self, Doubt, Readings},
+        matcher::Hit,
+        path::{self, Doubt},
     },
 };
 
@@ -44,173 +44,155 @@ pub enum Found {
         rest: Incoming,
         lent: Lent,
     },
+    /// Handed over.
+    Taken,
 }
 
-/// Finds the first route that matches.
-///
-/// A path that backends may read in several ways takes an unguarded route only by its plain reading, and only if
-/// none of the spellings leads to a guarded route: a guard cannot be walked around by spelling.
+/// Finds the first route that matches; see [`Search`].
 pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<Matched, Refusal> {
     let readings = path::read(parts.uri.path());
-    let mut search = Search { core, host: host(&parts), found: Found::Stream(incoming), content: None };
-    let hit = search.first(&parts, &readings).await?;
-    let (route, Hit { params, doubt }) = hit.ok_or(Refusal::NoRoute)?;
-    let found = search.found;
+    let host = host(&parts);
+    let routes = &core.gate.config.routes;
+    let (mut found, mut content) = (Found::Stream(incoming), None);
+    let mut search = Search::new(routes, &parts, &host, &readings);
+    let (route, Hit { params, doubt }) = loop {
+        match search.go_on(content.as_ref(), |_, _| {}) {
+            Step::Takes(route, hit) => break (route, hit),
+            Step::NoRoute => return Err(Refusal::NoRoute),
+            Step::NeedsBody(route) => {
+                let Some(bounds) = Bounds::widest(routes) else {
+                    search.pass_over();
+                    continue;
+                };
+                match ensure_collected(core, &bounds, &mut found).await {
+                    Ok(read) => {
+                        let decoded_max = bounds.decoded_bytes_max;
+                        content = Some(crate::request::body::read(&parts.headers, &read.bytes, decoded_max));
+                    }
+                    // What is only observed, or not guarded at all, goes on as it came.
+                    Err(Short::Larger | Short::NoRoom) if !is_enforced(&routes[route]) => search.pass_over(),
+                    Err(short) => return Err(short.refusal(bounds.body_bytes_max)),
+                }
+            }
+            Step::Unreadable { what, .. } => {
+                return Err(Refusal::BodyUnreadable { detail: what.into(), cause: None });
+            }
+        }
+    };
     Ok(Matched { route, parts, path: readings.path, params, doubt, found })
 }
 
-/// Where a search for a route stands.
-struct Search<'a> {
-    core: &'a Rc<Core>,
-    host: String,
-    found: Found,
-    /// The body, once a route has asked for it.
-    content: Option<Content>,
+/// By what bounds a body is read.
+struct Bounds {
+    body_bytes_max: usize,
+    decoded_bytes_max: usize,
+    timeout: Duration,
 }
 
-impl Search<'_> {
-    async fn first(&mut self, parts: &Parts, readings: &Readings) -> Result<Option<(usize, Hit)>, Refusal> {
-        let plain =
-            (!readings.is_plain()).then(|| (Readings::only(&readings.path), readings.without_aliases()));
-        let mut unguarded = None;
-        for (number, route) in self.core.gate.config.routes.iter().enumerate() {
-            let by = match (&plain, &route.guard, &unguarded) {
-                (None, _, _) | (Some(_), Some(_), None) => readings,
-                (Some((only, _)), None, None) => only,
-                // An operator who names an alias in a route without a guard means it; a spelling nobody means.
-                (Some((_, spelled)), Some(_), Some(_)) => spelled,
-                (Some(_), None, Some(_)) => continue,
-            };
-            let Some(hit) = self.matches(number, parts, by).await? else { continue };
-            if route.guard.is_some() || plain.is_none() {
-                return Ok(Some((number, hit)));
-            }
-            unguarded = Some((number, hit));
-        }
-        Ok(unguarded)
-    }
-
-    async fn matches(
-        &mut self,
-        number: usize,
-        parts: &Parts,
-        readings: &Readings,
-    ) -> Result<Option<Hit>, Refusal> {
-        let route = &self.core.gate.config.routes[number];
-        let hit = match route.matcher.head(&view(parts, &self.host, &readings.path), readings) {
-            Head::No => return Ok(None),
-            Head::Yes(hit) => return Ok(Some(hit)),
-            Head::AfterBody(hit) => hit,
+impl Bounds {
+    fn of(guard: &Guard) -> Self {
+        let timeout = match guard.enforce {
+            Enforce::Yes => guard.body_timeout,
+            Enforce::Observe => OBSERVED_BODY,
         };
-        let Some(guard) = bounds_for(self.core, number) else { return Ok(None) };
-        if self.content.is_none() {
-            let read = ensure_collected(self.core, guard, &mut self.found).await?;
-            self.content = Some(crate::request::body::read(&parts.headers, &read.bytes, guard.decoded_max));
+        Self { body_bytes_max: guard.body_max, decoded_bytes_max: guard.decoded_max, timeout }
+    }
+
+    /// For a body that is read before it is known whose it is: a narrow route must not refuse what a wider one takes.
+    fn widest(routes: &[Route]) -> Option<Self> {
+        let guards = routes.iter().filter_map(|route| route.guard.as_ref()).map(Self::of);
+        guards.reduce(|one, other| Self {
+            body_bytes_max: one.body_bytes_max.max(other.body_bytes_max),
+            decoded_bytes_max: one.decoded_bytes_max.max(other.decoded_bytes_max),
+            timeout: one.timeout.max(other.timeout),
+        })
+    }
+}
+
+/// A body that is only observed may come as slowly as any other; `limits.body_timeout` bounds its pauses.
+const OBSERVED_BODY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why there is no whole body.
+enum Short {
+    Larger,
+    NoRoom,
+    Broken(Arc<hyper::Error>),
+    Late,
+}
+
+impl Short {
+    fn refusal(self, body_bytes_max: usize) -> Refusal {
+        match self {
+            Self::Larger => Refusal::BodyTooLarge { body_bytes_max: body_bytes_max as u64 },
+            Self::NoRoom => Refusal::Overloaded {
+                retry_after: super::TRY_AGAIN,
+                bound: "bytes of bodies that are collected (limits.buffers_max)",
+            },
+            Self::Broken(error) => {
+                let cause: Cause = error;
+                Refusal::BodyUnreadable { detail: "the body did not arrive whole".into(), cause: Some(cause) }
+            }
+            Self::Late => Refusal::RequestTimeout,
         }
-        let Some(content) = &self.content else { return Ok(None) };
-        match route.matcher.body(&view(parts, &self.host, &readings.path), readings, content) {
-            BodyMatch::No => Ok(None),
-            BodyMatch::Yes => Ok(Some(hit)),
-            BodyMatch::Unreadable(_) if route.guard.is_none() => Ok(None),
-            BodyMatch::Unreadable(what) => Err(Refusal::BodyUnreadable { detail: what.into(), cause: None }),
+    }
+}
+
+/// The whole body of a guarded request. It is taken out, so that nothing else holds on to it.
+pub async fn collected(core: &Core, guard: &Guard, matched: &mut Matched) -> Result<Collected, Refusal> {
+    let bounds = Bounds::of(guard);
+    let read = match ensure_collected(core, &bounds, &mut matched.found).await {
+        Ok(_) => std::mem::replace(&mut matched.found, Found::Taken),
+        Err(short) => return Err(short.refusal(guard.body_max)),
+    };
+    match read {
+        Found::Collected(read) if read.bytes.len() <= guard.body_max => Ok(read),
+        Found::Collected(_) | Found::Stream(_) | Found::Begun { .. } | Found::Taken => {
+            Err(Short::Larger.refusal(guard.body_max))
         }
     }
-}
-
-fn view<'a>(parts: &'a Parts, host: &'a str, path: &'a str) -> View<'a> {
-    View {
-        method: &parts.method,
-        host,
-        path,
-        query: parts.uri.query().unwrap_or(""),
-        headers: &parts.headers,
-        params: &[],
-    }
-}
-
-/// The bounds by which a body is read for matching: those of the route itself, or of any guard where it has none.
-fn bounds_for(core: &Core, route: usize) -> Option<&Guard> {
-    let routes = &core.gate.config.routes;
-    routes[route].guard.as_ref().or_else(|| routes.iter().find_map(|route| route.guard.as_ref()))
-}
-
-/// The whole body of a guarded request.
-pub async fn collected(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) -> Result<Collected, Refusal> {
-    ensure_collected(core, guard, &mut matched.found).await?;
-    let Found::Collected(read) = &mut matched.found else { return Err(too_large(guard)) };
-    let lent = std::mem::replace(&mut read.lent, Lent::none(&core.gate.buffers));
-    let read = Collected { bytes: read.bytes.clone(), trailers: read.trailers.take(), lent };
-    if read.bytes.len() > guard.body_max {
-        return Err(too_large(guard));
-    }
-    Ok(read)
 }
 
 /// The body of a request that is only observed: `None` where it is larger than what is collected; it is passed on
 /// all the same.
-pub async fn peeked(
-    core: &Rc<Core>,
-    guard: &Guard,
-    matched: &mut Matched,
-) -> Result<Option<Collected>, Refusal> {
-    let bytes = match ensure_collected(core, guard, &mut matched.found).await {
-        Ok(read) => Ok(read.bytes.clone()),
-        Err(refusal) => Err(refusal),
-    };
-    match bytes {
-        Ok(bytes) => Ok(Some(Collected { bytes, trailers: None, lent: Lent::none(&core.gate.buffers) })),
-        Err(_) if matches!(matched.found, Found::Begun { .. }) => Ok(None),
-        Err(refusal) => Err(refusal),
+pub async fn peeked(core: &Core, guard: &Guard, matched: &mut Matched) -> Result<Option<Collected>, Refusal> {
+    match ensure_collected(core, &Bounds::of(guard), &mut matched.found).await {
+        Ok(read) => {
+            let lent = Lent::none(&core.gate.buffers);
+            Ok(Some(Collected { bytes: read.bytes.clone(), trailers: None, lent }))
+        }
+        Err(Short::Larger | Short::NoRoom) => Ok(None),
+        Err(short) => Err(short.refusal(guard.body_max)),
     }
 }
 
 async fn ensure_collected<'a>(
     core: &Core,
-    guard: &Guard,
+    bounds: &Bounds,
     found: &'a mut Found,
-) -> Result<&'a Collected, Refusal> {
-    let owned = std::mem::replace(
-        found,
-        Found::Collected(Collected {
-            bytes: Bytes::new(),
-            trailers: None,
-            lent: Lent::none(&core.gate.buffers),
-        }),
-    );
-    *found = match owned {
+) -> Result<&'a Collected, Short> {
+    *found = match std::mem::replace(found, Found::Taken) {
         Found::Stream(incoming) => {
-            let until = Instant::now() + guard.body_timeout;
-            match collect(incoming, guard.body_max, until, &core.gate.buffers).await {
+            let until = Instant::now() + bounds.timeout;
+            match collect(incoming, bounds.body_bytes_max, until, &core.gate.buffers).await {
                 Ok(read) => Found::Collected(read),
-                Err(Uncollected::TooLarge { begun, rest, lent }) => match guard.enforce {
-                    Enforce::Yes => return Err(too_large(guard)),
-                    Enforce::Observe => Found::Begun { begun, rest, lent },
-                },
-                Err(Uncollected::NoRoom { begun, rest, lent }) => match guard.enforce {
-                    Enforce::Yes => {
-                        let bound = "bytes of bodies that are collected (limits.buffers_max)";
-                        return Err(Refusal::Overloaded { retry_after: super::TRY_AGAIN, bound });
-                    }
-                    Enforce::Observe => Found::Begun { begun, rest, lent },
-                },
-                Err(Uncollected::Broken(error)) => {
-                    let cause: crate::answer::refusal::Cause = std::sync::Arc::new(error);
-                    let detail = "the body did not arrive whole".into();
-                    return Err(Refusal::BodyUnreadable { detail, cause: Some(cause) });
+                Err(Uncollected::TooLarge { begun, rest, lent }) => {
+                    *found = Found::Begun { begun, rest, lent };
+                    return Err(Short::Larger);
                 }
-                Err(Uncollected::Timeout) => return Err(Refusal::RequestTimeout),
+                Err(Uncollected::NoRoom { begun, rest, lent }) => {
+                    *found = Found::Begun { begun, rest, lent };
+                    return Err(Short::NoRoom);
+                }
+                Err(Uncollected::Broken(error)) => return Err(Short::Broken(Arc::new(error))),
+                Err(Uncollected::Timeout) => return Err(Short::Late),
             }
         }
-        other @ (Found::Collected(_) | Found::Begun { .. }) => other,
+        other @ (Found::Collected(_) | Found::Begun { .. } | Found::Taken) => other,
     };
     match found {
         Found::Collected(read) => Ok(read),
-        Found::Stream(_) | Found::Begun { .. } => Err(too_large(guard)),
+        Found::Stream(_) | Found::Begun { .. } | Found::Taken => Err(Short::Larger),
     }
-}
-
-fn too_large(guard: &Guard) -> Refusal {
-    Refusal::BodyTooLarge { body_bytes_max: guard.body_max as u64 }
 }
 
 /// The authority that the client named, lower-case and without its port.

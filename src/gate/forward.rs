@@ -4,13 +4,16 @@
 
 use std::{cell::RefCell, fmt::Write, net::IpAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request::Parts};
+use smallvec::SmallVec;
 
 use super::core::Core;
 use crate::ops::headers;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The number of the lease, for a plugin of the shop that can use it. A client's own would be a forgery.
+pub const FENCE: HeaderName = HeaderName::from_static("oncegate-fence");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -18,6 +21,7 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 oncegate");
+const VIA_OLD: HeaderValue = HeaderValue::from_static("1.0 oncegate");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 
 /// Whose word we take for where a request came from.
@@ -42,6 +46,11 @@ impl Peer {
             None => HeaderValue::from_static("unknown"),
         };
         Self { address, trust, shown, forwarded: RefCell::default() }
+    }
+
+    /// The address as text, for the log.
+    pub fn shown(&self) -> &str {
+        self.shown.to_str().unwrap_or("unknown")
     }
 
     /// RFC 7239: `for=…;host=…;proto=http`.
@@ -86,14 +95,36 @@ pub fn request_id(core: &Core, peer: &Peer, headers: &HeaderMap) -> HeaderValue 
     value(&format!("{:032x}", core.random()))
 }
 
+/// The trace that an exchange belongs to: the trusted proxy's, else a new one that is not sampled (W3C Trace Context).
+pub fn traceparent(core: &Core, peer: &Peer, headers: &mut HeaderMap) -> HeaderValue {
+    if peer.trust == Trust::Trusted
+        && let Some(trace) = headers.get(TRACEPARENT)
+        && trace.len() <= 128
+    {
+        return trace.clone();
+    }
+    let (trace, span) = (core.random().max(1), (core.random() as u64).max(1));
+    let made = value(&format!("00-{trace:032x}-{span:016x}-00"));
+    headers.insert(TRACEPARENT, made.clone());
+    headers.remove("tracestate");
+    made
+}
+
+/// Gives a request the `Host` that it may lack. HTTP/1.0 asks for none, but the shop is spoken to in HTTP/1.1, where one
+/// that is missing is an error: it is that of the target, and empty where the target names none (RFC 9112 section 3.2).
+pub fn name_host(parts: &mut Parts) {
+    if parts.headers.contains_key(header::HOST) {
+        return;
+    }
+    let named = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    parts.headers.insert(header::HOST, named.unwrap_or(HeaderValue::from_static("")));
+}
+
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
-pub fn to_shop(
-    core: &Core,
-    peer: &Peer,
-    id: &HeaderValue,
-    upgrade: Option<HeaderValue>,
-    headers: &mut HeaderMap,
-) {
+pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
+    // The version that was received (RFC 9110 section 7.6.3).
+    let via = if parts.version == Version::HTTP_10 { VIA_OLD } else { VIA };
+    let headers = &mut parts.headers;
     headers::remove_hop_by_hop(headers);
     // oncegate itself answers `Expect: 100-continue`, when it wants the body.
     headers.remove(header::EXPECT);
@@ -101,7 +132,7 @@ pub fn to_shop(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
-    let host = headers.get(header::HOST).cloned();
+    let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
     let forwarded = peer.forwarded(host.as_ref());
     match peer.trust {
         Trust::Untrusted => {
@@ -115,7 +146,7 @@ pub fn to_shop(
             for spoofed in [X_FORWARDED_PORT, X_FORWARDED_SERVER, X_REAL_IP] {
                 headers.remove(spoofed);
             }
-            headers.insert(header::VIA, VIA);
+            headers.insert(header::VIA, via);
         }
         Trust::Trusted => {
             append(headers, X_FORWARDED_FOR, peer.shown.clone());
@@ -124,16 +155,45 @@ pub fn to_shop(
             if let Some(host) = host {
                 headers.entry(X_FORWARDED_HOST).or_insert(host);
             }
-            append(headers, header::VIA, VIA);
+            append(headers, header::VIA, via);
         }
     }
-    if peer.trust == Trust::Untrusted || !headers.contains_key(TRACEPARENT) {
-        let random = core.random();
-        let span = (core.random() as u64).max(1);
-        headers.insert(TRACEPARENT, value(&format!("00-{:032x}-{span:016x}-00", random.max(1))));
-        headers.remove("tracestate");
-    }
+    // Only a leader's own request has one.
+    headers.remove(FENCE);
     headers.insert(X_REQUEST_ID, id.clone());
+}
+
+/// What a message says of its trailers, to be said again where its body is streamed: hyper writes only those that are
+/// announced. A body that is collected loses them, as RFC 9110 section 6.5.1 allows.
+pub struct Trailers {
+    announced: SmallVec<[HeaderValue; 1]>,
+    accepted: bool,
+}
+
+impl Trailers {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let announced = headers.get_all(header::TRAILER).iter().cloned().collect();
+        let mut codings =
+            headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+        let accepted = codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        Self { announced, accepted }
+    }
+
+    /// To the shop: what comes, and that the client takes what the shop has.
+    pub fn to_shop(self, headers: &mut HeaderMap) {
+        if self.accepted {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            // The field is for one connection, and has to say so (RFC 9110 section 10.1.4).
+            headers.append(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+        self.announce(headers);
+    }
+
+    pub fn announce(self, headers: &mut HeaderMap) {
+        for line in self.announced {
+            headers.append(header::TRAILER, line);
+        }
+    }
 }
 
 /// Makes the shop's headers those of the answer to the client.

@@ -3,18 +3,19 @@
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, request::Parts};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Client,
+    Client, TRY_AGAIN,
     body::{Reply, Streaming, Watch},
     core::Core,
     forward,
+    renew::{self, Renewing},
 };
 use crate::{
     answer::refusal::Refusal,
     ops::headers,
-    upstream::{FromShop, Purpose, SendError, Sent, ToShop, send},
+    upstream::{Begun, FromShop, Purpose, SendError, Sent, ToShop, send},
 };
 
 /// What became of a request that was passed on, for whoever counts.
@@ -26,6 +27,7 @@ pub struct Passed {
 /// Makes an onlooker for an answer, from its head.
 pub type Watcher = Box<dyn FnOnce(&http::response::Parts) -> Box<dyn Watch>>;
 
+#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
 /// Passes a request on and its answer back. `watch` is given to a guard that only observes.
 pub async fn pass(
     core: &Rc<Core>,
@@ -34,20 +36,33 @@ pub async fn pass(
     id: &HeaderValue,
     mut parts: Parts,
     body: ToShop,
+    renewing: &Renewing,
     watch: Option<Watcher>,
 ) -> Result<Passed, Refusal> {
     let patience = core.gate.config.upstreams[upstream].answer_timeout;
-    let protocol = headers::wants_upgrade(&parts.headers);
+    // Other protocols, `h2c` first of all, would carry requests past every guard.
+    let protocol = headers::wants_upgrade(&parts.headers)
+        .filter(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let purpose = if protocol.is_some() { Purpose::Upgrade } else { Purpose::Exchange };
-    forward::to_shop(core, &client.peer, id, protocol.clone(), &mut parts.headers);
+    let trailers = forward::Trailers::of(&parts.headers);
+    forward::to_shop(&client.peer, id, protocol.clone(), &mut parts);
+    trailers.to_shop(&mut parts.headers);
     client.pass_informational(&mut parts.extensions);
     let sent_at = Instant::now();
-    let begun = Cell::new(false);
-    let sending = core.upstreams[upstream].send(send::outgoing(parts, body), purpose, &begun);
-    let sent = match timeout(patience, client.passing_hints(sending)).await {
-        Ok(Ok(sent)) => sent,
-        Ok(Err(error)) => return Err(refusal(error)),
-        Err(_) => return Err(Refusal::UpstreamTimeout { cause: None }),
+    let (begun, taken) = (Begun::default(), Rc::new(Cell::new(sent_at)));
+    let request = send::outgoing(parts, body.noting(&taken));
+    let sending = core.upstreams[upstream].send(request, purpose, &begun);
+    let sent = match within(patience, &taken, client.passing_hints(sending)).await {
+        Some(Ok(sent)) => sent,
+        Some(Err(error)) => {
+            core.gate.upstream_failed(upstream, &error, sent_at.elapsed());
+            return Err(refusal(error));
+        }
+        // Nothing has left yet: this is about connecting, whatever the name of the patience that ended.
+        None if begun.at().is_none() => {
+            return Err(Refusal::UpstreamUnreachable { retry_after: TRY_AGAIN, cause: None });
+        }
+        None => return Err(Refusal::UpstreamTimeout { cause: None }),
     };
     let Sent { mut response, server } = sent;
     core.gate.upstream_answered(upstream, response.status(), sent_at.elapsed());
@@ -56,13 +71,30 @@ pub async fn pass(
         client.open_tunnel(hyper::upgrade::on(&mut response));
         return Ok(Passed { response: switching(id, protocol, response), server: Some(server) });
     }
+    renew::of_answer(core, renewing, response.headers()).await;
+    let trailers = forward::Trailers::of(response.headers());
     forward::to_client(id, response.headers_mut());
+    trailers.announce(response.headers_mut());
     let (parts, body) = response.into_parts();
     let streaming = match watch {
         None => Streaming::new(body, patience),
         Some(watch) => Streaming::watched(body, patience, watch(&parts)),
     };
     Ok(Passed { response: Response::from_parts(parts, Reply::Shop(streaming)), server: Some(server) })
+}
+
+/// Waits for an answer, as long as `patience` after the shop took the last piece of the request: an upload may take
+/// longer than the shop may.
+async fn within<T>(patience: Duration, taken: &Cell<Instant>, answer: impl Future<Output = T>) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        let until = taken.get() + patience;
+        match timeout_at(until, &mut answer).await {
+            Ok(answer) => return Some(answer),
+            Err(_) if taken.get() + patience > until => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// 101: the connection becomes a tunnel, and says so in its own hop-by-hop headers.
@@ -78,7 +110,7 @@ fn switching(id: &HeaderValue, asked: HeaderValue, response: Response<FromShop>)
 fn refusal(error: SendError) -> Refusal {
     match error {
         SendError::Unreachable { .. } | SendError::NoServer => {
-            Refusal::UpstreamUnreachable { retry_after: Duration::from_secs(2), cause: Some(Arc::new(error)) }
+            Refusal::UpstreamUnreachable { retry_after: TRY_AGAIN, cause: Some(Arc::new(error)) }
         }
         SendError::Broken { .. } => Refusal::UpstreamReset { cause: Some(Arc::new(error)) },
     }

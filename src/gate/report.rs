@@ -26,7 +26,7 @@ use crate::{
         refusal::{Refusal, Wants},
         replay::{CACHE_STATUS, How, VERDICT},
     },
-    claim::{End, Spent},
+    claim::{End, Role, Spent},
     ops::{
         log::Line,
         words::{Fault, Phase, Reason, Verdict},
@@ -50,6 +50,8 @@ pub struct Report {
     server: Option<usize>,
     spent: Spent,
     phase: Phase,
+    /// What an exchange is counted as whose client goes away.
+    verdict: Verdict,
     told: bool,
 }
 
@@ -70,6 +72,7 @@ impl Report {
             server: None,
             spent: Spent::default(),
             phase: Phase::Read,
+            verdict: Verdict::Refuse,
             told: false,
         }
     }
@@ -85,6 +88,20 @@ impl Report {
         self.phase = Phase::Follow;
     }
 
+    /// It has a seat on a flight: one whose client goes away is no duplicate because of that.
+    pub fn boarded(&mut self, role: Role) {
+        self.verdict = match role {
+            Role::Leader => Verdict::Lead,
+            Role::Follower => Verdict::Follow,
+        };
+    }
+
+    /// It is passed on as if there were no guard.
+    pub fn passing(&mut self) {
+        self.verdict = Verdict::Bypass;
+        self.phase = Phase::Send;
+    }
+
     pub fn trace(&mut self, trace: &Trace) {
         self.server = trace.server.get();
     }
@@ -92,6 +109,12 @@ impl Report {
     pub fn end(&mut self, end: &End) {
         self.fence = end.fence;
         self.spent = end.spent;
+    }
+
+    /// The answer is too large to be kept, and its flight goes on while it is given.
+    pub fn streamed(mut self, fence: Fence) -> Self {
+        self.fence = Some(fence);
+        self
     }
 
     /// The leader's client gets the shop's answer.
@@ -212,8 +235,8 @@ impl Drop for Report {
     /// The client went away before its answer came. Its flight goes on.
     fn drop(&mut self) {
         if !self.told {
-            let phase = self.phase;
-            self.write(Verdict::Follow, Reason::ClientGone, Some(Fault::Client), phase, 0, 0);
+            let (phase, verdict) = (self.phase, self.verdict);
+            self.write(verdict, Reason::ClientGone, Some(Fault::Client), phase, 0, 0);
         }
     }
 }

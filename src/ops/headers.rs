@@ -4,7 +4,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
 };
 use smallvec::SmallVec;
 
@@ -20,6 +20,11 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         gone.extend(options(headers).take(OPTIONS_MAX).filter(|name| !is_kept_whatever_is_said(name)));
     }
     gone.extend(headers.keys().filter(|name| is_hop_by_hop(name)).cloned());
+    // A length beside a transfer coding was not what framed the body (RFC 9112, section 6.3): it must not do so from
+    // here on, when the coding is gone.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        gone.push(CONTENT_LENGTH);
+    }
     for name in gone {
         headers.remove(name);
     }
@@ -47,11 +52,14 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// The protocol that the sender wishes to change to: one `Upgrade` line, and `upgrade` among the connection options
 /// (RFC 9110, section 7.8: without the option the field is meant for another connection).
+///
+/// Only WebSocket (RFC 6455, section 4.1) counts. A tunnel to a shop that agrees to `h2c` carries requests that no
+/// route and no guard ever sees, and RFC 9113, section 3.1 has given that upgrade up.
 #[must_use]
 pub fn wants_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     let wanted = lines.next()?;
-    if lines.next().is_some() || wanted.is_empty() {
+    if lines.next().is_some() || !wanted.as_bytes().eq_ignore_ascii_case(b"websocket") {
         return None;
     }
     options(headers).take(OPTIONS_MAX).any(|name| name == UPGRADE).then(|| wanted.clone())
@@ -168,6 +176,15 @@ mod tests {
         assert_eq!(wants_upgrade(&map(&[("connection", "upgrade")])), None);
         let twice = map(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]);
         assert_eq!(wants_upgrade(&twice), None);
+    }
+
+    #[test]
+    fn an_upgrade_to_anything_but_websocket_is_not_passed_on() {
+        let asking = |protocol| wants_upgrade(&map(&[("connection", "upgrade"), ("upgrade", protocol)]));
+        assert_eq!(asking("WebSocket").unwrap(), "WebSocket");
+        for protocol in ["", "h2c", "HTTP/2.0", "TLS/1.2", "websocket, h2c", "foo"] {
+            assert_eq!(asking(protocol), None, "{protocol}");
+        }
     }
 
     #[test]

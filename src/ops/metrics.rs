@@ -90,7 +90,8 @@ pub struct RouteMetrics {
 #[derive(Debug)]
 pub struct UpstreamMetrics {
     seconds: Vec<Histogram>,
-    /// 1 or 0 per server, in the order of the names.
+    /// 1 or 0 per server, in the order of the names: whether the last connection to it could be made. 1 before the
+    /// first, so that a quiet start raises no alarm.
     pub server_up: Vec<Gauge>,
 }
 
@@ -289,13 +290,15 @@ impl ByRoute {
 
 fn upstreams(registry: &mut Registry, names: &[(String, Vec<String>)]) -> Vec<UpstreamMetrics> {
     let seconds = histograms(registry, "upstream_seconds", "From the first byte sent to the last byte read");
-    let server_up = gauges(registry, "server_up", "1: the server takes requests");
+    let server_up = gauges(registry, "server_up", "1: the last connection to the server could be made");
     each(names, |(upstream, servers)| UpstreamMetrics {
         seconds: each(CodeClass::ALL, |class| {
             seconds.get_or_create_owned(&labels([("upstream", upstream), ("code_class", class.as_str())]))
         }),
         server_up: each(servers, |server| {
-            server_up.get_or_create_owned(&labels([("upstream", upstream), ("server", server)]))
+            let up = server_up.get_or_create_owned(&labels([("upstream", upstream), ("server", server)]));
+            up.set(1);
+            up
         }),
     })
 }
@@ -303,7 +306,9 @@ fn upstreams(registry: &mut Registry, names: &[(String, Vec<String>)]) -> Vec<Up
 /// The pairs that dashboards may count on being there, at 0.
 const fn is_usual(verdict: Verdict, reason: Reason) -> bool {
     match verdict {
-        Verdict::Lead => matches!(reason, Reason::Done | Reason::Failed | Reason::InDoubt),
+        Verdict::Lead => {
+            matches!(reason, Reason::Done | Reason::Failed | Reason::InDoubt | Reason::ClientGone)
+        }
         Verdict::Follow => matches!(reason, Reason::Done | Reason::Failed | Reason::ClientGone),
         Verdict::Replay => matches!(reason, Reason::Done),
         Verdict::Bypass => matches!(reason, Reason::NoOrderKey | Reason::NoIdentity | Reason::Observe),
@@ -405,7 +410,7 @@ mod tests {
             "oncegate_refusals_total{route=\"-\",name=\"no-route\"} 0",
             "oncegate_observed_duplicates_total{route=\"checkout\"} 0",
             "oncegate_upstream_seconds_count{upstream=\"shop\",code_class=\"2xx\"} 0",
-            "oncegate_server_up{upstream=\"shop\",server=\"10.0.0.10:8080\"} 0",
+            "oncegate_server_up{upstream=\"shop\",server=\"10.0.0.10:8080\"} 1",
             "oncegate_connections{listener=\"0.0.0.0:8080\"} 0",
             "oncegate_buffer_bytes 0",
             "oncegate_records 0",

@@ -104,6 +104,18 @@ impl Matcher {
         self.with_fields(view, readings, content)
     }
 
+    /// The kind of condition that turns a request away, for an explanation; `None` where nothing does.
+    #[must_use]
+    pub fn turned_away_by(
+        &self,
+        view: &View<'_>,
+        readings: &Readings,
+        content: Option<&Content>,
+    ) -> Option<&'static str> {
+        let body = content.map(|content| content as &dyn Fields);
+        self.rule.turned_away_by(&Sight { view, readings, pairs: OnceCell::new(), body })
+    }
+
     fn with_fields(&self, view: &View<'_>, readings: &Readings, body: &dyn Fields) -> BodyMatch {
         let sight = Sight { view, readings, pairs: OnceCell::new(), body: Some(body) };
         match self.rule.judge(&sight, Leaning::Yes) {

@@ -146,14 +146,10 @@ pub fn abandon(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
 }
 
 /// The answer has reached a client: the record's life is `seen` from when it was settled.
-///
-/// Whoever gave it may say so, the owner of the flight or one who replayed it: a fence names one flight for ever, and
-/// the lanes tell it from one of a store that has forgotten its count.
 pub fn delivered(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
     let mut effects = Effects::default();
     lapse(cells, now, hold.fence, &mut effects);
     if let Some(run) = run(cells, hold.fence)
-        && run.lanes == hold.lanes
         && let State::Done { record, settled_at, seen, .. } = &run.state
     {
         let (record, settled_at, seen) = (Arc::clone(record), *settled_at, *seen);
@@ -716,19 +712,6 @@ mod tests {
         let left = Duration::from_secs(60);
         assert!(matches!(reply, Decision::Replay { remaining, .. } if remaining == left), "{reply:?}");
         world.wait(left);
-        world.lead(&ask(2, "a", &["lane"]));
-    }
-
-    #[test]
-    fn who_replays_an_answer_delivers_it_too() {
-        let mut world = World::new();
-        let hold = world.lead(&ask(1, "a", &["lane"]));
-        world.settle(&hold, done());
-        world.delivered(&Hold { owner: Owner(0), lanes: smallvec![key("other")], ..hold.clone() });
-        world.wait(SEEN - Duration::from_millis(1));
-        world.delivered(&Hold { owner: Owner(0), ..hold });
-        assert!(matches!(world.claim(&ask(2, "a", &["lane"])), Decision::Replay { .. }));
-        world.wait(Duration::from_millis(1));
         world.lead(&ask(2, "a", &["lane"]));
     }
 

@@ -1,7 +1,9 @@
 //! Bodies to the shop and from it. Neither is ever collected here.
 
 use std::{
+    cell::Cell,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -9,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::pool::Wire;
 
@@ -20,6 +23,8 @@ pub enum ToShop {
     Client(Incoming),
     /// What was collected of the client's stream, then the rest of it.
     Begun { begun: Option<Bytes>, rest: Incoming },
+    /// Streamed, noting when a piece was last taken to be sent.
+    Noting { body: Box<ToShop>, taken: Rc<Cell<Instant>> },
     /// Collected, with the trailers that came behind it.
     WithTrailers { data: Option<Bytes>, trailers: Option<HeaderMap> },
 }
@@ -37,6 +42,15 @@ impl ToShop {
                 let data = Some(bytes).filter(|bytes| !bytes.is_empty());
                 Self::WithTrailers { data, trailers: Some(trailers) }
             }
+        }
+    }
+
+    /// Notes in `taken` when the shop's side last took a piece of it; a body that is empty takes nobody's time.
+    #[must_use]
+    pub fn noting(self, taken: &Rc<Cell<Instant>>) -> Self {
+        match self.is_end_stream() {
+            true => self,
+            false => Self::Noting { body: Box::new(self), taken: Rc::clone(taken) },
         }
     }
 
@@ -60,6 +74,11 @@ impl Body for ToShop {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Pin::new(rest).poll_frame(cx),
             },
+            Self::Noting { body, taken } => {
+                let frame = std::task::ready!(Pin::new(&mut **body).poll_frame(cx));
+                taken.set(Instant::now());
+                Poll::Ready(frame)
+            }
             Self::WithTrailers { data, trailers } => match data.take() {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
@@ -72,6 +91,7 @@ impl Body for ToShop {
             Self::Whole(data) => data.is_none(),
             Self::Client(incoming) => incoming.is_end_stream(),
             Self::Begun { begun, rest } => begun.is_none() && rest.is_end_stream(),
+            Self::Noting { body, .. } => body.is_end_stream(),
             Self::WithTrailers { data, trailers } => data.is_none() && trailers.is_none(),
         }
     }
@@ -90,6 +110,7 @@ impl Body for ToShop {
                 }
                 hint
             }
+            Self::Noting { body, .. } => body.size_hint(),
             // Trailers only travel with chunked framing, so no exact size is claimed for this one.
             Self::WithTrailers { .. } => SizeHint::default(),
         }

@@ -4,25 +4,57 @@
 //! are the only cases in which another connection or server is tried. For a request that is safe by its method and
 //! has no body, the closing race of an idle connection is mended by sending it once more (RFC 9110 section 9.2.2).
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    ConnectError, Upstream,
+    ConnectError, Reached, Upstream,
     body::{FromShop, ToShop},
     pool::{Reuse, Warmth, Wire},
 };
 
+/// How long a pooled connection may take to be ready again; usually one turn of its task.
+const READY_MAX: Duration = Duration::from_millis(10);
+
 /// What a request is for, as far as connections are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// A single exchange.
+    /// A single exchange. Lost to the closing race of an idle connection, it may be sent again if it is safe.
     Exchange,
+    /// An exchange that a guard has promised to send at most once, whatever its method.
+    Once,
     /// It asks for an upgrade: a fresh connection that is never pooled.
     Upgrade,
+}
+
+/// When the first byte may have left for the shop, and what has been a sign of life since.
+#[derive(Default)]
+pub struct Begun(Cell<Option<Instant>>);
+
+impl Begun {
+    fn begin(&self) {
+        self.0.set(Some(Instant::now()));
+    }
+
+    /// The request came back whole: nothing of it was written.
+    fn undo(&self) {
+        self.0.set(None);
+    }
+
+    /// The shop has shown a sign of life: patience with it begins anew.
+    pub fn renew(&self) {
+        if self.0.get().is_some() {
+            self.begin();
+        }
+    }
+
+    /// `None` as long as not one byte can have left.
+    pub fn at(&self) -> Option<Instant> {
+        self.0.get()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +80,7 @@ pub struct Sent {
 enum Attempt {
     Answered(Response<Incoming>, Wire),
     /// Nothing was written; the request is whole.
-    Returned(Request<ToShop>, hyper::Error),
+    Returned(Request<ToShop>, Option<hyper::Error>),
     Broken(hyper::Error, Warmth),
 }
 
@@ -58,10 +90,10 @@ impl Upstream {
         &self,
         request: Request<ToShop>,
         purpose: Purpose,
-        begun: &Cell<bool>,
+        begun: &Begun,
     ) -> Result<Sent, SendError> {
         let safe = is_safe(request.method()) && http_body::Body::is_end_stream(request.body());
-        let reuse = if safe { Reuse::Any } else { Reuse::WarmOnly };
+        let reuse = if safe && purpose != Purpose::Once { Reuse::Any } else { Reuse::WarmOnly };
         let mut request = request;
         let mut last = None;
         let first = self.first_server();
@@ -90,10 +122,16 @@ impl Upstream {
         mut request: Request<ToShop>,
         purpose: Purpose,
         reuse: Reuse,
-        begun: &Cell<bool>,
+        begun: &Begun,
     ) -> Result<Response<FromShop>, Failed> {
         let pool = &self.pools[server];
-        if purpose == Purpose::Exchange {
+        // HTTP/1.1 cannot do without (RFC 9112 section 3.2), an HTTP/1.0 client can.
+        if !request.headers().contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::from_str(&self.settings.servers[server])
+        {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        if purpose != Purpose::Upgrade {
             while let Some(wire) = pool.take(reuse) {
                 // Kept only where a second sending is allowed and may be needed.
                 let spare = (wire.warmth == Warmth::Idled).then(|| copy_of(&request));
@@ -112,6 +150,7 @@ impl Upstream {
         }
         let address = &self.settings.servers[server];
         let connected = timeout(self.settings.connect_timeout, self.connector.connect(address)).await;
+        self.tried(server, if matches!(connected, Ok(Ok(_))) { Reached::Yes } else { Reached::No });
         let sender = match connected {
             Ok(Ok(sender)) => sender,
             Ok(Err(error)) => return Err(Failed::NotSent(Box::new(request), error)),
@@ -122,7 +161,10 @@ impl Upstream {
         };
         match attempt(pool.adopt(sender), request, begun).await {
             Attempt::Answered(response, wire) => Ok(answer(response, wire)),
-            Attempt::Returned(request, error) => Err(Failed::NotSent(Box::new(request), error.into())),
+            Attempt::Returned(request, error) => {
+                let error = error.map_or(ConnectError::Timeout(READY_MAX), ConnectError::from);
+                Err(Failed::NotSent(Box::new(request), error))
+            }
             Attempt::Broken(error, _) => Err(self.broken(server, error)),
         }
     }
@@ -141,20 +183,23 @@ enum Failed {
     Final(SendError),
 }
 
-async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Cell<bool>) -> Attempt {
-    // The connection's own task may still have to notice that the last exchange is over.
-    if !wire.sender.is_ready()
-        && let Err(error) = wire.sender.ready().await
-    {
-        return Attempt::Returned(request, error);
+async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Begun) -> Attempt {
+    // The connection's own task may still have to notice that the last exchange is over. Where it is not, the shop
+    // has answered before the whole request was there, and somebody else's slow upload is not worth waiting for.
+    if !wire.sender.is_ready() {
+        match timeout(READY_MAX, wire.sender.ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Attempt::Returned(request, Some(error)),
+            Err(_) => return Attempt::Returned(request, None),
+        }
     }
-    begun.set(true);
+    begun.begin();
     match wire.sender.try_send_request(request).await {
         Ok(response) => Attempt::Answered(response, wire),
         Err(mut error) => match error.take_message() {
             Some(request) => {
-                begun.set(false);
-                Attempt::Returned(request, error.into_error())
+                begun.undo();
+                Attempt::Returned(request, Some(error.into_error()))
             }
             None => Attempt::Broken(error.into_error(), wire.warmth),
         },
@@ -186,6 +231,12 @@ pub fn outgoing(parts: Parts, body: ToShop) -> Request<ToShop> {
     *request.uri_mut() = origin_form(parts.uri);
     *request.headers_mut() = parts.headers;
     *request.extensions_mut() = parts.extensions;
+    let has_length = http_body::Body::size_hint(request.body()).exact().is_some();
+    if matches!(*request.method(), Method::GET | Method::HEAD) && !has_length {
+        // hyper takes it that a body of unknown length under these methods is none, and would drop what the client
+        // sent, unless the framing is spelled out.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     request
 }
 
@@ -194,4 +245,47 @@ fn origin_form(uri: http::Uri) -> http::Uri {
         return uri;
     }
     uri.into_parts().path_and_query.map_or_else(http::Uri::default, http::Uri::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, io, rc::Rc, time::Duration};
+
+    use hyper::client::conn::http1;
+
+    use super::*;
+    use crate::upstream::{Connect, Settings, connect::LocalBoxFuture};
+
+    struct Refusing;
+
+    impl Connect for Refusing {
+        fn connect<'a>(
+            &'a self,
+            _server: &'a str,
+        ) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
+            Box::pin(async { Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn each_server_that_refuses_is_tried_once_and_told_of_and_nothing_was_sent() {
+        let settings = Settings {
+            name: "shop".into(),
+            servers: vec!["a:80".into(), "b:80".into()],
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(4),
+            idle_max: 1,
+        };
+        let told: Rc<RefCell<Vec<(usize, Reached)>>> = Rc::default();
+        let watch = {
+            let told = Rc::clone(&told);
+            move |server, reached| told.borrow_mut().push((server, reached))
+        };
+        let upstream = Upstream::new(settings, Rc::new(Refusing)).watched(watch);
+        let begun = Begun::default();
+        let sent = upstream.send(Request::new(ToShop::empty()), Purpose::Exchange, &begun).await;
+        assert!(matches!(sent, Err(SendError::Unreachable { .. })));
+        assert!(begun.at().is_none());
+        assert_eq!(*told.borrow(), [(0, Reached::No), (1, Reached::No)]);
+    }
 }

@@ -152,6 +152,10 @@ fn check_ends_with_0_or_64_and_json_is_json() {
     let golden = fs::read("tests/golden/config/typos.txt").unwrap();
     assert_eq!(String::from_utf8_lossy(&lines.stderr), String::from_utf8_lossy(&golden));
 
+    let refused = run(&["run", "--config", "tests/golden/config/typos.toml"]);
+    assert_eq!(refused.status.code(), Some(64));
+    assert_eq!(refused.stderr, lines.stderr, "a gateway that does not start says why");
+
     assert_eq!(run(&["chekc"]).status.code(), Some(64));
     assert_eq!(run(&["check"]).status.code(), Some(64));
     assert_eq!(run(&["--help"]).status.code(), Some(0));

@@ -34,7 +34,7 @@ pub(super) fn listeners(root: &Reader<'_>) -> Vec<Listener> {
         let trusted_proxies = trusted(&reader);
         reader.finish();
         let Some(address) = address.and_then(|text| parse(&reader, "address", &text)) else { continue };
-        if listeners.iter().any(|other| other.address == address) {
+        if listeners.iter().any(|other| collide(&other.address, &address)) {
             let what = format!("two listeners have the address {address}");
             reader.report().error(
                 &reader.at_value("address"),
@@ -56,7 +56,7 @@ pub(super) fn admin(root: &Reader<'_>, listeners: &[Listener]) -> Option<Admin> 
     let token = token(&reader);
     reader.finish();
     let listen = parse(&reader, "listen", &text?)?;
-    if listeners.iter().any(|listener| listener.address == listen) {
+    if listeners.iter().any(|listener| collide(&listener.address, &listen)) {
         let what = format!("[admin] and a [[listener]] both have the address {listen}");
         let follows = "one of them cannot bind";
         reader.report().error(&reader.at_value("listen"), what, follows, "give [admin] a port of its own");
@@ -71,6 +71,12 @@ pub(super) fn admin(root: &Reader<'_>, listeners: &[Listener]) -> Option<Admin> 
         );
     }
     Some(Admin { listen, token })
+}
+
+/// Whether only one of them can be bound. Port 0 is another port each time.
+fn collide(one: &Address, other: &Address) -> bool {
+    let is_chosen_for_us = matches!(one, Address::Tcp(address) if address.port() == 0);
+    one == other && !is_chosen_for_us
 }
 
 fn token(reader: &Reader<'_>) -> Option<Token> {

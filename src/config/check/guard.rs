@@ -300,7 +300,8 @@ fn done_when(reader: &Reader<'_>) -> Option<DoneWhen> {
         // Each is built alone first, so that a problem is known to be in this one.
         if let Err(problems) = DoneWhen::new(std::slice::from_ref(&spec)) {
             sound = false;
-            for problem in problems {
+            // What is left of a table of which a part could not be read may be nothing, and that is no problem of its own.
+            for problem in problems.into_iter().filter(|problem| complete || !problem.field.is_empty()) {
                 let what = format!("`done_when`: `{}`: {}", problem.field, one_line(&problem.message));
                 let mend = "mend it; single quotes keep backslashes as they are";
                 let follows = "no answer could be judged by it";
@@ -354,6 +355,7 @@ fn done_spec(table: &Reader<'_>) -> (DoneSpec, bool) {
         let at: At = table.at.clone();
         let mend = "write for example done_when = { status = [200] }";
         table.report().error(&at, "`done_when` has no condition", "any answer would count as done", mend);
+        complete = false;
     }
     (spec, complete)
 }

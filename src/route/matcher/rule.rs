@@ -167,7 +167,26 @@ const PARTS: [Part; 9] = [
     Rule::fields,
 ];
 
+/// The same conditions by the names that they have in a configuration, for people. `begins` only spares work.
+const NAMED: [(&str, Part); 8] = [
+    ("hosts", Rule::host),
+    ("methods", Rule::method),
+    ("path", Rule::path),
+    ("content_type", Rule::content_type),
+    ("headers", Rule::header),
+    ("query", Rule::query),
+    ("cookies", Rule::cookie),
+    ("form or json", Rule::fields),
+];
+
 impl Rule {
+    /// Which of the conditions does not hold; `not` where the rule excludes the request.
+    pub(super) fn turned_away_by(&self, sight: &Sight<'_>) -> Option<&'static str> {
+        let fails = |(_, part): &&(&str, Part)| part(self, sight, Leaning::Yes) == Truth::No;
+        let failing = NAMED.iter().find(fails).map(|(name, _)| *name);
+        failing.or_else(|| (self.judge(sight, Leaning::Yes) == Truth::No).then_some("not"))
+    }
+
     pub(super) fn judge(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
         let mut sum = Truth::Yes;
         for part in PARTS {
