@@ -17,9 +17,6 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 oncegate");
 const VIA_OLD: HeaderValue = HeaderValue::from_static("1.0 oncegate");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
@@ -110,14 +107,16 @@ pub fn traceparent(core: &Core, peer: &Peer, headers: &mut HeaderMap) -> HeaderV
     made
 }
 
-/// Gives a request the `Host` that it may lack. HTTP/1.0 asks for none, but the shop is spoken to in HTTP/1.1, where one
-/// that is missing is an error: it is that of the target, and empty where the target names none (RFC 9112 section 3.2).
+/// Gives a request that names its host in the target only the `Host` of it, before anybody asks for it: the shop gets
+/// the path only (RFC 9112 section 3.2.2). One that names none at all gets the server's, once that is known.
 pub fn name_host(parts: &mut Parts) {
     if parts.headers.contains_key(header::HOST) {
         return;
     }
     let named = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    parts.headers.insert(header::HOST, named.unwrap_or(HeaderValue::from_static("")));
+    if let Some(named) = named {
+        parts.headers.insert(header::HOST, named);
+    }
 }
 
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
@@ -136,15 +135,12 @@ pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, part
     let forwarded = peer.forwarded(host.as_ref());
     match peer.trust {
         Trust::Untrusted => {
+            remove_spoofed(headers);
             headers.insert(X_FORWARDED_FOR, peer.shown.clone());
             headers.insert(header::FORWARDED, forwarded);
             headers.insert(X_FORWARDED_PROTO, HTTP);
-            match host {
-                Some(host) => headers.insert(X_FORWARDED_HOST, host),
-                None => headers.remove(X_FORWARDED_HOST),
-            };
-            for spoofed in [X_FORWARDED_PORT, X_FORWARDED_SERVER, X_REAL_IP] {
-                headers.remove(spoofed);
+            if let Some(host) = host {
+                headers.insert(X_FORWARDED_HOST, host);
             }
             headers.insert(header::VIA, via);
         }
@@ -161,6 +157,21 @@ pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, part
     // Only a leader's own request has one.
     headers.remove(FENCE);
     headers.insert(X_REQUEST_ID, id.clone());
+}
+
+/// Takes out what an untrusted client has no say in: where it comes from, which fence it has (a plugin that knows
+/// fences would believe it, and no real one could top it), and which page it means beside the one that was matched
+/// (`X-Original-URL`, `X-Rewrite-URL`: older Zend and Symfony shops serve that one).
+fn remove_spoofed(headers: &mut HeaderMap) {
+    const NAMES: [&str; 3] = ["x-real-ip", "x-original-url", "x-rewrite-url"];
+    let is_spoofed = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded-") || name.starts_with("oncegate-") || NAMES.contains(&name)
+    };
+    let spoofed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_spoofed).cloned().collect();
+    for name in spoofed {
+        headers.remove(name);
+    }
 }
 
 /// What a message says of its trailers, to be said again where its body is streamed: hyper writes only those that are

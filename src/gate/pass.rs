@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Response, StatusCode, request::Parts};
+use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -45,6 +45,7 @@ pub async fn pass(
         .filter(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let purpose = if protocol.is_some() { Purpose::Upgrade } else { Purpose::Exchange };
     let trailers = forward::Trailers::of(&parts.headers);
+    let body = if parts.headers.contains_key(header::TRANSFER_ENCODING) { body.chunked() } else { body };
     forward::to_shop(&client.peer, id, protocol.clone(), &mut parts);
     trailers.to_shop(&mut parts.headers);
     client.pass_informational(&mut parts.extensions);
@@ -100,10 +101,10 @@ async fn within<T>(patience: Duration, taken: &Cell<Instant>, answer: impl Futur
 /// 101: the connection becomes a tunnel, and says so in its own hop-by-hop headers.
 fn switching(id: &HeaderValue, asked: HeaderValue, response: Response<FromShop>) -> Response<Reply> {
     let (mut parts, _) = response.into_parts();
-    let chosen = parts.headers.get(http::header::UPGRADE).cloned().unwrap_or(asked);
+    let chosen = parts.headers.get(header::UPGRADE).cloned().unwrap_or(asked);
     forward::to_client(id, &mut parts.headers);
-    parts.headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
-    parts.headers.insert(http::header::UPGRADE, chosen);
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(header::UPGRADE, chosen);
     Response::from_parts(parts, Reply::empty())
 }
 

@@ -125,7 +125,8 @@ impl Upstream {
         begun: &Begun,
     ) -> Result<Response<FromShop>, Failed> {
         let pool = &self.pools[server];
-        // HTTP/1.1 cannot do without (RFC 9112 section 3.2), an HTTP/1.0 client can.
+        // HTTP/1.1 cannot do without (RFC 9112 section 3.2), an HTTP/1.0 client can. The server's own name is what it
+        // gets then, since an empty one, though allowed, is a bad request to nginx.
         if !request.headers().contains_key(header::HOST)
             && let Ok(host) = HeaderValue::from_str(&self.settings.servers[server])
         {
