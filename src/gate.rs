@@ -328,7 +328,14 @@ fn answered(
             }
         }
         Ended::Followed { answer, judged } => {
-            report.given(give(id, &answer, How::Follow, share, None), &answer, How::Follow, reason_of(judged))
+            let delivered =
+                delivered(core, guard, judged, &hold_of(reading, &answer, core.gate.claims.lease));
+            report.given(
+                give(id, &answer, How::Follow, share, delivered),
+                &answer,
+                How::Follow,
+                reason_of(judged),
+            )
         }
         Ended::Replayed(record) => {
             let hold = hold_of(reading, &record, core.gate.claims.lease);

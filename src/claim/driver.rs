@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight,
@@ -24,6 +24,8 @@ const ATTEMPTS_MAX: u32 = 3;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
 /// The net under the wake-ups: how often a waiting flight asks the store again, give or take a half.
 const POLL: Duration = Duration::from_secs(1);
+/// How often a call is made that failed while there was time left until the deadline.
+const CALLS_MAX: u32 = 3;
 /// How often a settle that the store did not take is tried again while the lease is held.
 const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -118,7 +120,7 @@ impl Driver {
         loop {
             let started = Instant::now();
             let boarded = self.flight.boarded();
-            let claimed = self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await;
+            let claimed = self.call_again(StoreOp::Claim, || self.claims.store.claim(&ask)).await;
             let took = started.elapsed();
             self.spent.claiming += took;
             self.claims.observer.claimed(outcome(&claimed), took);
@@ -171,8 +173,9 @@ impl Driver {
         let until = Instant::now() + self.claims.lease;
         while Instant::now() < until {
             tokio::select! {
-                () = tokio::time::sleep(SETTLE_PAUSE) => {}
+                biased;
                 () = self.claims.stopping.cancelled() => return,
+                () = tokio::time::sleep(SETTLE_PAUSE) => {}
             }
             match self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await {
                 Err(_) => {}
@@ -246,11 +249,11 @@ impl Driver {
             tokio::time::sleep(SETTLE_PAUSE).await;
             // A renewal that fails here says nothing new: the settle itself is about to be tried.
             let _ = self.call(StoreOp::Renew, self.claims.store.renew(hold)).await;
-            if let Ok(settled) =
-                self.call(StoreOp::Settle, self.claims.store.settle(hold, ending.clone())).await
-            {
-                self.count(settled);
-                return;
+            match self.call(StoreOp::Settle, self.claims.store.settle(hold, ending.clone())).await {
+                // Superseded by itself, it may be: the first try may have been carried out.
+                Ok(Settled::Superseded) => return,
+                Ok(settled @ (Settled::InTime | Settled::Late)) => return self.count(settled),
+                Err(_) => {}
             }
         }
     }
@@ -260,7 +263,7 @@ impl Driver {
         let Lost { cause, late } = lost;
         self.claims.observer.in_doubt(self.demand.route, cause, &hold);
         // If the store cannot be told, the lease runs out there and leads to the same state.
-        let _ = self.call(StoreOp::Settle, self.claims.store.settle(&hold, Ending::InDoubt)).await;
+        let _ = self.call_again(StoreOp::Settle, || self.claims.store.settle(&hold, Ending::InDoubt)).await;
         self.tell(Ended::Lost(cause), Some(hold.fence));
         // Who waits for the lane is to learn of the doubt now, not when the shop answers.
         drop(places);
@@ -290,7 +293,34 @@ impl Driver {
 
     async fn abandon(&self, hold: &Hold) {
         // If the store cannot be told, the lease runs out and the order is held as in doubt: safe, if slow.
-        let _ = self.call(StoreOp::Abandon, self.claims.store.abandon(hold)).await;
+        let _ = self.call_again(StoreOp::Abandon, || self.claims.store.abandon(hold)).await;
+    }
+
+    /// For calls that may be made again: one that failed may have been carried out, and asked again it says so. All
+    /// tries together take no longer than one that is never answered.
+    async fn call_again<'a, T>(
+        &self,
+        operation: StoreOp,
+        mut reply: impl FnMut() -> Reply<'a, T>,
+    ) -> Result<T, StoreError> {
+        let until = Instant::now() + self.claims.deadline;
+        for _ in 1..CALLS_MAX {
+            match timeout_at(until, reply()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => self.claims.observer.store_error(operation, &error),
+                Err(_) => return self.failed(operation, StoreError::Deadline),
+            }
+        }
+        match timeout_at(until, reply()).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => self.failed(operation, error),
+            Err(_) => self.failed(operation, StoreError::Deadline),
+        }
+    }
+
+    fn failed<T>(&self, operation: StoreOp, error: StoreError) -> Result<T, StoreError> {
+        self.claims.observer.store_error(operation, &error);
+        Err(error)
     }
 
     async fn call<T>(&self, operation: StoreOp, reply: Reply<'_, T>) -> Result<T, StoreError> {

@@ -4,7 +4,7 @@ use oncegate::store::InDoubtPolicy;
 
 use super::{
     log::{AskLog, At, Book, Exchange, Lease, Outcome, Told, Word},
-    plan::{DEADLINE, Group, Mode, Plan, RESOLVED_LIFE, SEEN, UNSEEN, Wires, lane_key},
+    plan::{DEADLINE, Group, LEASE, Mode, Plan, RESOLVED_LIFE, SEEN, UNSEEN, Wires, lane_key},
 };
 
 /// How long after everything is free somebody who waits may still not have noticed: a poll and a half.
@@ -156,13 +156,16 @@ impl Check<'_> {
 
     fn outcome(&self, number: usize, ask: &AskLog, ended: At, outcome: &Outcome) -> Found {
         let why = || format!("ask {number} ended with {outcome:?}");
-        let within = |at: At| ask.arrived <= at && at <= ended;
         let mine = |exchange: &Exchange| exchange.ask == number || exchange.kind.is_same(&ask.kind);
         match outcome {
             Outcome::Answer { .. } => return self.answer(number, ask, ended, outcome),
             Outcome::Lost => {
-                let lost = |e: &Exchange| {
-                    mine(e) && e.told.is_some_and(|(at, told)| told == Told::Lost && within(at))
+                // It is told once the store knows, or did not listen for a deadline long.
+                let lost = |exchange: &Exchange| {
+                    mine(exchange)
+                        && exchange.told.is_some_and(|(at, told)| {
+                            told == Told::Lost && at <= ended && ask.arrived.ms <= at.ms + DEADLINE
+                        })
                 };
                 violation(self.book.exchanges.iter().any(lost), || {
                     format!("G8: nothing was lost: {}", why())
@@ -180,8 +183,10 @@ impl Check<'_> {
                 })?;
             }
             Outcome::Unreachable => {
-                let refused =
-                    self.book.refused.iter().any(|(at, kind)| within(*at) && *kind == ask.kind.number);
+                // Those who come while the claim is given back are on board of the same flight.
+                let refused = self.book.refused.iter().any(|(at, kind)| {
+                    *at <= ended && ask.arrived.ms <= at.ms + DEADLINE && *kind == ask.kind.number
+                });
                 violation(refused, || format!("G5: the shop was not unreachable: {}", why()))?;
             }
             Outcome::StoreDown => {
@@ -235,7 +240,9 @@ impl Check<'_> {
                 let delivered = source.delivered.is_some_and(|first| first < ask.arrived);
                 let too_late = self.plan.wires == Wires::Calm && ask.arrived.ms > at.ms + SEEN && delivered;
                 violation(!too_late, || format!("section 4: after it was delivered and over: {}", why()))?;
-                let renewed = came_after && self.renewed_between(source, ask.arrived, slack);
+                // A settle that nobody heard of leaves the flight open in its replica for as long as its lease.
+                let open = self.group == Group::Store && ask.arrived.ms <= at.ms + LEASE + DEADLINE;
+                let renewed = came_after && !open && self.renewed_between(source, ask.arrived, slack);
                 violation(!renewed, || format!("renewal: of an older purchase: {}", why()))
             }
             Mode::Signal => violation(ask.arrived <= source.began, || {

@@ -8,10 +8,10 @@ use oncegate::{
 };
 use smallvec::SmallVec;
 
-pub(crate) const LEASE: u64 = 3000;
+pub(crate) const LEASE: u64 = 2000;
 pub(crate) const HOLD: u64 = 8000;
-/// How long the shop is listened to before its answer counts as unknown.
-pub(crate) const ANSWER_TIMEOUT: u64 = 2500;
+/// How long the shop is listened to before its answer counts as unknown: longer than a lease that nobody renews.
+pub(crate) const ANSWER_TIMEOUT: u64 = 3500;
 /// How long a client waits.
 pub(crate) const PATIENCE: u64 = 6000;
 /// How long a store call may take.

@@ -70,7 +70,7 @@ impl Lead {
             let judged = rng.percent(70).then_some(judged);
             return Way::Stalls { after: rng.between(ANSWER_TIMEOUT + 1, ANSWER_TIMEOUT + 2 * HOLD), judged };
         }
-        let after = if rng.percent(20) { 0 } else { rng.instant(2000) };
+        let after = if rng.percent(20) { 0 } else { rng.instant(ANSWER_TIMEOUT - 100) };
         Way::Answers { after, judged, too_large: rng.percent(temper.too_large) }
     }
 

@@ -208,20 +208,14 @@ impl World {
                 }
                 (answer, judged)
             }
-            Ended::Followed { answer, judged } => (answer, judged),
+            Ended::Followed { answer, judged } => {
+                if judged == Judged::Done {
+                    self.delivered(replica, kind, &answer, others(kind, &answer));
+                }
+                (answer, judged)
+            }
             Ended::Replayed(record) => {
-                let demand = kind.demand();
-                // Who replays never owned the claim.
-                let owner = Owner(0);
-                let hold = Hold {
-                    owner,
-                    fence: record.fence,
-                    lanes: demand.lanes,
-                    fingerprint: demand.fingerprint,
-                    scope: None,
-                    lease: ms(LEASE),
-                };
-                self.delivered(replica, kind, &record, hold);
+                self.delivered(replica, kind, &record, others(kind, &record));
                 (record, Judged::Done)
             }
             Ended::Lost(_) => return Outcome::Lost,
@@ -309,6 +303,19 @@ impl World {
                 }
             }
         }
+    }
+}
+
+/// The claim that an answer came from, as somebody knows it who never owned it.
+fn others(kind: &Kind, record: &Record) -> Hold {
+    let demand = kind.demand();
+    Hold {
+        owner: Owner(0),
+        fence: record.fence,
+        lanes: demand.lanes,
+        fingerprint: demand.fingerprint,
+        scope: None,
+        lease: ms(LEASE),
     }
 }
 
