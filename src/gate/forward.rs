@@ -11,7 +11,9 @@ use super::core::Core;
 use crate::ops::headers;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The number of the lease, for a plugin of the shop that can use it. A client's own would be a forgery.
+pub const FENCE: HeaderName = HeaderName::from_static("oncegate-fence");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -41,6 +43,11 @@ impl Peer {
             None => HeaderValue::from_static("unknown"),
         };
         Self { address, trust, shown, forwarded: RefCell::default() }
+    }
+
+    /// The address as text, for the log.
+    pub fn shown(&self) -> &str {
+        self.shown.to_str().unwrap_or("unknown")
     }
 
     /// RFC 7239: `for=…;host=…;proto=http`.
@@ -85,28 +92,39 @@ pub fn request_id(core: &Core, peer: &Peer, headers: &HeaderMap) -> HeaderValue 
     value(&format!("{:032x}", core.random()))
 }
 
-/// Gives a request the `Host` that it may lack. HTTP/1.0 asks for none, but the shop is spoken to in HTTP/1.1, where one
-/// that is missing is an error: it is that of the target, and empty where the target names none (RFC 9112 section 3.2).
+/// The trace that an exchange belongs to: the trusted proxy's, else a new one that is not sampled (W3C Trace Context).
+pub fn traceparent(core: &Core, peer: &Peer, headers: &mut HeaderMap) -> HeaderValue {
+    if peer.trust == Trust::Trusted
+        && let Some(trace) = headers.get(TRACEPARENT)
+        && trace.len() <= 128
+    {
+        return trace.clone();
+    }
+    let (trace, span) = (core.random().max(1), (core.random() as u64).max(1));
+    let made = value(&format!("00-{trace:032x}-{span:016x}-00"));
+    headers.insert(TRACEPARENT, made.clone());
+    headers.remove("tracestate");
+    made
+}
+
+/// Gives a request that names its host in the target only the `Host` of it, before anybody asks for it: the shop gets
+/// the path only (RFC 9112 section 3.2.2). One that names none at all gets the server's, once that is known.
 pub fn name_host(parts: &mut Parts) {
     if parts.headers.contains_key(header::HOST) {
         return;
     }
     let named = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    parts.headers.insert(header::HOST, named.unwrap_or(HeaderValue::from_static("")));
+    if let Some(named) = named {
+        parts.headers.insert(header::HOST, named);
+    }
 }
 
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
-pub fn to_shop(core: &Core, peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
+pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
     // The version that was received (RFC 9110 section 7.6.3).
     let via = if parts.version == Version::HTTP_10 { VIA_OLD } else { VIA };
     let headers = &mut parts.headers;
     headers::remove_hop_by_hop(headers);
-    // An old client may name the host in the target only, and the shop gets the path only (RFC 9112 section 3.2.2).
-    if !headers.contains_key(header::HOST)
-        && let Some(authority) = parts.uri.authority()
-    {
-        headers.insert(header::HOST, value(authority.as_str()));
-    }
     // oncegate itself answers `Expect: 100-continue`, when it wants the body.
     headers.remove(header::EXPECT);
     if let Some(protocol) = upgrade {
@@ -136,12 +154,8 @@ pub fn to_shop(core: &Core, peer: &Peer, id: &HeaderValue, upgrade: Option<Heade
             append(headers, header::VIA, via);
         }
     }
-    if peer.trust == Trust::Untrusted || !headers.contains_key(TRACEPARENT) {
-        let random = core.random();
-        let span = (core.random() as u64).max(1);
-        headers.insert(TRACEPARENT, value(&format!("00-{:032x}-{span:016x}-00", random.max(1))));
-        headers.remove("tracestate");
-    }
+    // Only a leader's own request has one.
+    headers.remove(FENCE);
     headers.insert(X_REQUEST_ID, id.clone());
 }
 

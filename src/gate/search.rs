@@ -2,10 +2,12 @@
 //!
 //! It reads no body: it stops and asks for it, and whoever asked goes on with it.
 
+use std::time::Duration;
+
 use http::request::Parts;
 
 use crate::{
-    config::{Guard, Route},
+    config::{Enforce, Guard, Route},
     request::{View, body::Content},
     route::{
         matcher::{BodyMatch, Head, Hit},
@@ -85,7 +87,7 @@ impl<'a> Search<'a> {
                 (Head::AfterBody(_), None) => return Step::NeedsBody(number),
                 (Head::AfterBody(hit), Some(content)) => match route.matcher.body(&view, readings, content) {
                     BodyMatch::Yes => Ok(hit),
-                    BodyMatch::Unreadable(what) if route.guard.is_some() => {
+                    BodyMatch::Unreadable(what) if is_enforced(route) => {
                         return Step::Unreadable { route: number, what };
                     }
                     BodyMatch::No | BodyMatch::Unreadable(_) => Err(Passed::Body),
@@ -109,6 +111,43 @@ impl<'a> Search<'a> {
     }
 }
 
+/// By what bounds a body is read.
+pub struct Bounds {
+    pub body_bytes_max: usize,
+    pub decoded_bytes_max: usize,
+    pub timeout: Duration,
+}
+
+impl Bounds {
+    #[must_use]
+    pub fn of(guard: &Guard) -> Self {
+        let timeout = match guard.enforce {
+            Enforce::Yes => guard.body_timeout,
+            Enforce::Observe => OBSERVED_BODY,
+        };
+        Self { body_bytes_max: guard.body_max, decoded_bytes_max: guard.decoded_max, timeout }
+    }
+
+    /// For a body that is read before it is known whose it is: a narrow route must not refuse what a wider one takes.
+    #[must_use]
+    pub fn widest(routes: &[Route]) -> Option<Self> {
+        let guards = routes.iter().filter_map(|route| route.guard.as_ref()).map(Self::of);
+        guards.reduce(|one, other| Self {
+            body_bytes_max: one.body_bytes_max.max(other.body_bytes_max),
+            decoded_bytes_max: one.decoded_bytes_max.max(other.decoded_bytes_max),
+            timeout: one.timeout.max(other.timeout),
+        })
+    }
+}
+
+/// A body that is only observed may come as slowly as any other; `limits.body_timeout` bounds its pauses.
+const OBSERVED_BODY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is only observed is refused nothing.
+pub fn is_enforced(route: &Route) -> bool {
+    route.guard.as_ref().is_some_and(|guard| guard.enforce == Enforce::Yes)
+}
+
 /// A request as rules and guards read it.
 #[must_use]
 pub fn view<'a>(parts: &'a Parts, host: &'a str, path: &'a str, params: &'a [(String, String)]) -> View<'a> {
@@ -120,12 +159,6 @@ pub fn view<'a>(parts: &'a Parts, host: &'a str, path: &'a str, params: &'a [(St
         headers: &parts.headers,
         params,
     }
-}
-
-/// The bounds by which a body is read for matching: those of the route itself, or of any guard where it has none.
-#[must_use]
-pub fn bounds_for(routes: &[Route], route: usize) -> Option<&Guard> {
-    routes[route].guard.as_ref().or_else(|| routes.iter().find_map(|route| route.guard.as_ref()))
 }
 
 #[cfg(test)]
@@ -193,6 +226,13 @@ mod tests {
     fn a_spelling_of_a_guarded_path_is_not_taken_by_an_unguarded_route_before_it() {
         assert_eq!(search("/static/..%2fcheckout", "order=7").0, "checkout");
         assert_eq!(search("/static/..;/checkout", "order=7").0, "checkout");
+        assert_eq!(
+            search("/static/..%252fcheckout", "order=7").0,
+            "checkout",
+            "to a server that decodes twice"
+        );
+        assert_eq!(search("/x/..%252fcheckout", "order=7").0, "checkout", "and no route matched before");
+        assert_eq!(search("/static/a%252fb", "").0, "static");
         assert_eq!(search("/static/a%20b", "").0, "static");
     }
 

@@ -25,7 +25,7 @@ pub enum ToShop {
     Begun { begun: Option<Bytes>, rest: Incoming },
     /// Streamed, noting when a piece was last taken to be sent.
     Noting { body: Box<ToShop>, taken: Rc<Cell<Instant>> },
-    /// Collected, with the trailers that came behind it.
+    /// Collected, to be sent in chunks as it came, with the trailers that came behind it.
     WithTrailers { data: Option<Bytes>, trailers: Option<HeaderMap> },
 }
 
@@ -51,6 +51,15 @@ impl ToShop {
         match self.is_end_stream() {
             true => self,
             false => Self::Noting { body: Box::new(self), taken: Rc::clone(taken) },
+        }
+    }
+
+    /// The same body without its length, so that it is sent in chunks: what came so goes on so, collected or not.
+    #[must_use]
+    pub fn chunked(self) -> Self {
+        match self {
+            Self::Whole(data) => Self::WithTrailers { data, trailers: None },
+            other => other,
         }
     }
 
@@ -92,7 +101,8 @@ impl Body for ToShop {
             Self::Client(incoming) => incoming.is_end_stream(),
             Self::Begun { begun, rest } => begun.is_none() && rest.is_end_stream(),
             Self::Noting { body, .. } => body.is_end_stream(),
-            Self::WithTrailers { data, trailers } => data.is_none() && trailers.is_none(),
+            // An empty one still has a last chunk.
+            Self::WithTrailers { .. } => false,
         }
     }
 

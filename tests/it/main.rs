@@ -1,19 +1,25 @@
 //! The integration tests, one binary: everything here runs the program, or whole parts of it, as its users do.
 
 #[cfg(test)]
-mod bounds;
-#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod explain;
+#[cfg(test)]
+mod failures;
 #[cfg(test)]
 mod guarantees;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod modes;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod records;
 #[cfg(test)]
 mod shop;
 #[cfg(test)]

@@ -25,7 +25,6 @@ use oncegate::{
     },
     gate::{
         self,
-        core::TICK,
         forward::{Peer, Trust},
     },
     server,
@@ -144,7 +143,13 @@ impl Gate {
 
     /// An error is an answer that broke off, or none.
     pub(crate) async fn try_send(&self, ask: Ask) -> Result<Answer, String> {
-        client::exchange(self.connect(), ask).await
+        let mut answers = client::exchange(self.connect(), vec![ask]).await?;
+        Ok(answers.remove(0))
+    }
+
+    /// Sends one after the other on one connection.
+    pub(crate) async fn send_all(&self, asks: Vec<Ask>) -> Vec<Answer> {
+        client::exchange(self.connect(), asks).await.expect("whole answers")
     }
 
     pub(crate) async fn post(&self, target: &str, body: &str) -> Answer {
@@ -168,11 +173,18 @@ impl Gate {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
     }
 
-    /// The log so far, a line each.
+    /// The lines of guarded exchanges so far.
     pub(crate) fn log(&self) -> Vec<serde_json::Value> {
-        let _ = self.core.gate.log.flush(secs(5));
-        let bytes = self.log.0.lock().expect("nobody panics with it").clone();
-        let text = String::from_utf8(bytes).expect("a log in UTF-8");
+        self.lines().into_iter().filter(|line| line.get("verdict").is_some()).collect()
+    }
+
+    /// The events of a name so far: what an operator has to know besides.
+    pub(crate) fn events(&self, name: &str) -> Vec<serde_json::Value> {
+        self.lines().into_iter().filter(|line| line["event"] == name).collect()
+    }
+
+    fn lines(&self) -> Vec<serde_json::Value> {
+        let text = String::from_utf8(self.log_bytes()).expect("a log in UTF-8");
         text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 

@@ -100,10 +100,6 @@ impl Gate {
         Wire::connect(self.address)
     }
 
-    pub(super) fn server(&self) -> &Server {
-        self.server.as_ref().expect("it is taken at the end only")
-    }
-
     pub(super) fn look(&self, target: &str) -> Message {
         look(self.admin, target)
     }

@@ -10,7 +10,7 @@ use super::{
     gate::{Gate, Typed},
     program::Program,
     shop::{Shop, ok},
-    wire::Wire,
+    wire::{Framing, Wire},
 };
 
 const LARGE: u64 = 256 << 20;
@@ -174,4 +174,27 @@ fn both_directions_stream_at_once() {
     let answer = client.answer();
     writing.join().expect("no panic").expect("all was taken");
     assert!(answer.body.chunks(1 << 16).zip(0..16u8).all(|(piece, number)| piece == vec![number; 1 << 16]));
+}
+
+#[test]
+fn what_is_only_observed_passes_as_it_comes_whatever_its_size() {
+    let shop = Shop::answers(|request| ok(&request.body.len().to_string()));
+    let guard = "enforce = false\nbody_max = \"1KiB\"".to_owned();
+    let gate = Gate::start(&Typed { guard, ..Typed::before(&shop) });
+    let mut client = gate.client();
+    let head = "POST /order?id=1 HTTP/1.1\r\nHost: h\r\n";
+    for size in [0, 10, 1024, 1025, 300_000] {
+        let body = "x".repeat(size);
+        assert_eq!(
+            client.ask(format!("{head}Content-Length: {size}\r\n\r\n{body}")).text(),
+            size.to_string()
+        );
+        let chunks = if size == 0 { String::new() } else { format!("{size:x}\r\n{body}\r\n") };
+        let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+        assert_eq!(client.ask(chunked).text(), size.to_string());
+        let seen = shop.requests();
+        let [whole, pieces] = &seen[seen.len() - 2..] else { panic!("both came") };
+        assert_eq!((whole.framing, pieces.framing), (Framing::Length, Framing::Chunked), "{size}");
+        assert!(whole.get("oncegate-fence").is_none() && whole.get("accept-encoding").is_none());
+    }
 }
