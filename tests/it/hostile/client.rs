@@ -94,7 +94,7 @@ impl Raw {
     }
 
     /// All final answers until the gateway ends the connection, which it has to.
-    pub(super) fn to_end(&mut self) -> Vec<Answer> {
+    pub(super) fn until_end(&mut self) -> Vec<Answer> {
         std::iter::from_fn(|| self.answer()).collect()
     }
 

@@ -80,7 +80,7 @@ fn a_length_beyond_32_bits_is_never_cut_to_a_small_one() {
     let mut raw = stage.open(&post("/other", b"Content-Length: 4294967301", HIDDEN), &[]);
     stage.check("4: unguarded, still sending");
     raw.finish();
-    assert_eq!(raw.to_end().iter().filter(|answer| answer.status == 200).count(), 0);
+    assert_eq!(raw.until_end().iter().filter(|answer| answer.status == 200).count(), 0);
     stage.shop.wait_until_quiet();
     assert_eq!(stage.shop.mark(), 0);
     stage.check("4: unguarded, hung up");
@@ -153,7 +153,7 @@ fn http_1_0_has_neither_chunks_nor_a_body_without_a_length() {
     let mark = stage.shop.mark();
     let mut raw = stage.open(b"POST /other HTTP/1.0\r\nHost: shop.example\r\n\r\nto the end", &[]);
     raw.finish();
-    drop(raw.to_end());
+    drop(raw.until_end());
     stage.check("8: body to the end of the connection");
     assert!(stage.shop.since(mark).iter().all(|seen| seen.body.is_empty()));
 }
@@ -231,7 +231,7 @@ fn control_bytes_are_refused_and_letters_beyond_ascii_pass_unchanged() {
     // One split each is enough for so many.
     for (name, bytes, statuses) in &cases {
         let mark = stage.shop.mark();
-        let got: Vec<u16> = stage.open(bytes, &[]).to_end().iter().map(|answer| answer.status).collect();
+        let got: Vec<u16> = stage.open(bytes, &[]).until_end().iter().map(|answer| answer.status).collect();
         // A lone LF makes two lines of one, and the second is no header.
         assert!(matches!(&got[..], [status] if statuses.contains(status)), "{name}: {got:?} for {bytes:?}");
         assert_eq!(stage.shop.since(mark), []);
@@ -334,7 +334,7 @@ fn a_body_in_broken_chunks_never_reaches_the_shop_as_a_whole_one() {
             .flat_map(|bytes| stage.splits(bytes.len()).into_iter().map(move |cuts| (bytes, cuts)));
         for (bytes, cuts) in tries.collect::<Vec<_>>() {
             let mark = stage.shop.mark();
-            let answers = stage.open(bytes, &cuts).to_end();
+            let answers = stage.open(bytes, &cuts).until_end();
             let good = answers.iter().filter(|answer| answer.status < 400).count();
             assert_eq!(good, 0, "body {number}: {answers:?}");
             stage.shop.wait_until_quiet();
@@ -355,7 +355,7 @@ fn a_body_in_sound_chunks_arrives_whole_however_it_was_cut() {
             let text =
                 String::from_utf8(bytes.clone()).expect("text").replace("anna", &format!("anna{turn}"));
             let cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut <= text.len()).collect();
-            let answers = stage.open(text.as_bytes(), &cuts).to_end();
+            let answers = stage.open(text.as_bytes(), &cuts).until_end();
             assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200]);
             let seen = stage.shop.since(mark);
             assert_eq!(seen.len(), 1);
@@ -384,7 +384,7 @@ fn a_large_body_that_is_not_collected_arrives_byte_for_byte() {
             let bytes = post(path, session.as_bytes(), sent);
             let cuts = stage.splits(bytes.len()).remove(1);
             let mark = stage.shop.mark();
-            let answers = stage.open(&bytes, &cuts).to_end();
+            let answers = stage.open(&bytes, &cuts).until_end();
             assert_eq!(
                 answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
                 [200],
@@ -413,7 +413,7 @@ fn a_client_that_leaves_inside_its_body_has_ordered_nothing() {
         ] {
             let mut raw: Raw = stage.open(&half, &[]);
             raw.finish();
-            assert_eq!(raw.to_end().iter().filter(|answer| answer.status < 400).count(), 0);
+            assert_eq!(raw.until_end().iter().filter(|answer| answer.status < 400).count(), 0);
             stage.shop.wait_until_quiet();
             stage.check("13: half a body");
             assert_eq!(stage.shop.mark(), 0);

@@ -235,7 +235,7 @@ fn an_upgrade_that_the_shop_does_not_make_opens_nothing() {
             );
             let bytes = [request(&head, b"a=b"), request(&behind, b"c=d")].concat();
             let cuts = stage.splits(bytes.len()).remove(1);
-            let answers = stage.open(&bytes, &cuts).to_end();
+            let answers = stage.open(&bytes, &cuts).until_end();
             assert_eq!(
                 answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
                 [200, 200],
@@ -281,7 +281,7 @@ fn a_client_is_told_to_continue_only_where_its_body_is_wanted() {
     let mut raw = stage.open(&[head("/checkout", "large", 5 << 20), HIDDEN.repeat(3)].concat(), &[]);
     assert_eq!(raw.any_answer_to("POST").map(|answer| answer.status), Some(413));
     raw.finish();
-    assert_eq!(raw.to_end(), []);
+    assert_eq!(raw.until_end(), []);
     stage.check("25: large");
     assert_eq!(stage.shop.since(mark), []);
     stage.refuses(&[
@@ -338,7 +338,7 @@ match = { path = { regex = "^/(page|bystander)$" } }
         for cuts in stage.splits(bytes.len()) {
             let mark = stage.shop.mark();
             let got: Vec<u16> =
-                stage.open(&bytes, &cuts).to_end().iter().map(|answer| answer.status).collect();
+                stage.open(&bytes, &cuts).until_end().iter().map(|answer| answer.status).collect();
             stage.check(name);
             let seen = stage.shop.since(mark);
             // Either it was read to its end and the page behind it is served, or the connection was closed.
@@ -357,7 +357,7 @@ fn pipelined_requests_are_answered_in_order_and_each_goes_its_own_way() {
     let run = |stage: &mut Stage, bytes: &[u8]| {
         let cuts = stage.splits(bytes.len()).remove(1);
         let mark = stage.shop.mark();
-        let answers = stage.open(bytes, &cuts).to_end();
+        let answers = stage.open(bytes, &cuts).until_end();
         stage.check("27");
         let told = answers
             .iter()
@@ -410,7 +410,7 @@ fn a_body_under_any_method_is_a_body() {
             let end = request("GET /last HTTP/1.1\nHost: shop.example\nConnection: close", b"");
             let mut raw = stage.open(&[bytes, end].concat(), &[]);
             let first = raw.answer_to(method).map(|answer| answer.status);
-            let rest: Vec<u16> = raw.to_end().iter().map(|answer| answer.status).collect();
+            let rest: Vec<u16> = raw.until_end().iter().map(|answer| answer.status).collect();
             stage.check("28");
             assert_eq!((first, rest), (Some(200), vec![200]), "{method} by {framing}");
             let seen = stage.shop.since(mark);

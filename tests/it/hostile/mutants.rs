@@ -90,6 +90,16 @@ fn mutant(turn: usize, random: &mut SmallRng) -> Vec<u8> {
     bytes
 }
 
+/// Lines about framing, which do the most harm and are therefore not left to rare chance.
+const FRAMING: &[&[u8]] = &[
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 0\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n",
+    b"Transfer-Encoding:\tchunked\r\n",
+    b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+];
+
 fn harm(bytes: &mut Vec<u8>, random: &mut SmallRng) {
     if bytes.is_empty() {
         return;
@@ -104,7 +114,11 @@ fn harm(bytes: &mut Vec<u8>, random: &mut SmallRng) {
         0 => bytes[at] = random.random(),
         1 => bytes[at] ^= 1 << random.random_range(0..8),
         2 => drop(bytes.splice(at..at, piece.iter().copied())),
-        3 | 4 => drop(bytes.splice(line..line, piece.iter().copied())),
+        3 => drop(bytes.splice(line..line, piece.iter().copied())),
+        4 => {
+            let framing = FRAMING[random.random_range(0..FRAMING.len())];
+            drop(bytes.splice(line..line, framing.iter().copied()));
+        }
         5 => drop(bytes.drain(at..(at + random.random_range(1..8)).min(bytes.len()))),
         6 => drop(bytes.drain(line..line_end)),
         7 => {

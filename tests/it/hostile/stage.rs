@@ -117,7 +117,7 @@ impl Stage {
         for (name, bytes, statuses) in cases {
             for cuts in self.splits(bytes.len()) {
                 let mark = self.shop.mark();
-                let answers = self.open(bytes, &cuts).to_end();
+                let answers = self.open(bytes, &cuts).until_end();
                 let got: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
                 let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]);
                 assert!(
