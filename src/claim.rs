@@ -148,7 +148,8 @@ pub trait Observer: Send + Sync + 'static {
     fn queued(&self, _took: Duration) {}
     fn lease_lost(&self) {}
     fn late_answer(&self) {}
-    fn in_doubt(&self, _route: usize, _cause: LostCause) {}
+    /// Sent, and no answer is known: an operator should know which order it is.
+    fn in_doubt(&self, _route: usize, _cause: LostCause, _hold: &Hold) {}
     fn store_error(&self, _operation: StoreOp, _error: &StoreError) {}
 }
 

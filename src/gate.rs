@@ -18,7 +18,7 @@ pub mod search;
 
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
 use tokio::{
     sync::oneshot,
@@ -42,6 +42,7 @@ pub use client::Client;
 pub use core::{Core, Gate};
 use find::{Found, Matched};
 use lead::{Lead, LeadersOwn, Ready, Trace};
+use renew::Renewing;
 use report::Report;
 
 /// How soon a client may try again that was refused for a bound or waited in vain; the flight goes on meanwhile.
@@ -52,31 +53,44 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
     let (mut parts, incoming) = request.into_parts();
     forward::name_host(&mut parts);
     let id = forward::request_id(core, &client.peer, &parts.headers);
+    let trace = forward::traceparent(core, &client.peer, &mut parts.headers);
     let wants = crate::answer::refusal::Wants::of(&parts.headers);
-    let refuse = |refusal: Refusal| report::plain_refusal(&refusal, wants, &id);
-    if let Err(refusal) = client.admits(&parts) {
-        return refuse(refusal);
-    }
-    let matched = match find::route(core, parts, incoming).await {
-        Ok(matched) => matched,
-        Err(refusal) => return refuse(refusal),
+    let refuse = |refusal: Refusal, route| {
+        core.gate.refused(&refusal, route, id.to_str().unwrap_or(""), client.peer.shown());
+        report::plain_refusal(&refusal, wants, &id)
     };
-    let route = &core.gate.config.routes[matched.route];
-    match &route.guard {
-        None => match pass_on(core, client, &id, matched).await {
-            Ok(response) => response,
-            Err(refusal) => refuse(refusal),
-        },
-        Some(guard) => match guard.enforce {
-            Enforce::Observe => {
-                observe::exchange(core, client, &id, guard, matched).await.unwrap_or_else(refuse)
+    let mut response = match admitted(core, client, parts, incoming).await {
+        Err(refusal) => refuse(refusal, None),
+        Ok(matched) => {
+            let number = matched.route;
+            match &core.gate.config.routes[number].guard {
+                None => {
+                    let passed = pass_on(core, client, &id, matched).await;
+                    passed.unwrap_or_else(|refusal| refuse(refusal, Some(number)))
+                }
+                Some(guard) if guard.enforce == Enforce::Observe => {
+                    observe::exchange(core, client, &id, guard, matched).await
+                }
+                Some(guard) => {
+                    let report = Report::begin(core, client, number, &id, &matched.parts);
+                    guarded(core, client, &id, guard, matched, report).await
+                }
             }
-            Enforce::Yes => {
-                let report = Report::begin(core, client, matched.route, &id, &matched.parts);
-                guarded(core, client, &id, guard, matched, report).await
-            }
-        },
-    }
+        }
+    };
+    response.headers_mut().insert(forward::TRACEPARENT, trace);
+    response
+}
+
+/// A request that is whole so far, and the route that takes it.
+async fn admitted(
+    core: &Rc<Core>,
+    client: &Client,
+    parts: Parts,
+    incoming: Incoming,
+) -> Result<Matched, Refusal> {
+    client.admits(&parts)?;
+    find::route(core, parts, incoming).await
 }
 
 /// No guard: streamed through untouched.
@@ -87,10 +101,13 @@ async fn pass_on(
     matched: Matched,
 ) -> Result<Response<Reply>, Refusal> {
     let upstream = core.gate.config.routes[matched.route].upstream;
-    let renewal = renew::of_request(core, upstream, &matched);
+    let read = match &matched.found {
+        Found::Collected(read) => Some(read),
+        Found::Stream(_) | Found::Begun { .. } | Found::Taken => None,
+    };
+    let renewing = renew::of_request(core, upstream, &matched, read).await;
     let Matched { parts, found, .. } = matched;
-    let passed = pass::pass(core, client, upstream, id, parts, found.into_body(), None).await?;
-    renew::of_answer(core, renewal, passed.response.headers());
+    let passed = pass::pass(core, client, upstream, id, parts, found.into_body(), &renewing, None).await?;
     Ok(passed.response)
 }
 
@@ -108,17 +125,18 @@ async fn guarded(
     }
     let read = match find::collected(core, guard, &mut matched).await {
         Ok(read) => read,
-        Err(refusal) => return report.refuse(&refusal, Phase::Read),
+        Err(refusal) => return report.refuse(&client.explained(refusal), Phase::Read),
     };
     report.read();
     if let Some(doubt) = matched.doubt.take() {
         return report.refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, Phase::Read);
     }
-    let renewal = renew::of_request(core, core.gate.config.routes[matched.route].upstream, &matched);
+    let upstream = core.gate.config.routes[matched.route].upstream;
+    let renewing = renew::of_request(core, upstream, &matched, Some(&read)).await;
     let reading = match extract(core, guard, &matched, &read) {
         Ok(reading) => reading,
         Err(Unread::NoKey { looked }) => match guard.on_no_key {
-            OnNoKey::Bypass => return bypass(core, client, id, matched, read, report).await,
+            OnNoKey::Bypass => return bypass(core, client, id, matched, (read, &renewing), report).await,
             OnNoKey::Refuse => return report.refuse(&Refusal::NoKey { detail: looked.into() }, Phase::Read),
         },
         Err(Unread::Unreadable { what }) => {
@@ -131,7 +149,7 @@ async fn guarded(
         IdentityRead::Undeclared => Share::NoIdentity,
         IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
     };
-    let demand = demand(guard, matched.route, &reading, renewal.generations());
+    let demand = demand(guard, matched.route, &reading, renewing.generations());
     if has_no_room(core, &reading) {
         let bound = "flights (limits.flights_max)";
         return report.refuse(&Refusal::Overloaded { retry_after: TRY_AGAIN, bound }, Phase::Claim);
@@ -139,7 +157,7 @@ async fn guarded(
     let (own, mut leaders_own) = oneshot::channel();
     let trace = Rc::new(Trace::default());
     let part = core.gate.claims.take_part(demand, || {
-        let ready = ready(core, client, id, guard, matched, read, &reading, &trace);
+        let ready = ready(client, id, guard, matched, read, &reading, (renewing, &trace));
         Lead::new(Rc::clone(core), ready, own)
     });
     let mut ticket = match part {
@@ -154,14 +172,11 @@ async fn guarded(
     report.trace(&trace);
     match waited {
         Waited::End(end, own) => {
-            if let Some(own) = &own {
-                renew::of_answer(core, renewal, &own.headers);
-            }
             answered(core, id, &reading, guard, (ticket.role(), share), end, own, report)
         }
         Waited::Stream(own) => {
-            renew::of_answer(core, renewal, &own.headers);
-            report.lead(streamed(id, own), Reason::Done)
+            let (fence, reason) = (own.fence, reason_of(own.judged));
+            report.streamed(fence).lead(streamed(id, own), reason)
         }
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
     }
@@ -209,17 +224,16 @@ fn has_no_room(core: &Core, reading: &Reading) -> bool {
 /// What the flight's task needs to send, should this exchange come to lead.
 #[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
 fn ready(
-    core: &Core,
     client: &Client,
     id: &HeaderValue,
     guard: &Guard,
     matched: Matched,
     read: Collected,
     reading: &Reading,
-    trace: &Rc<Trace>,
+    (renewing, trace): (Renewing, &Rc<Trace>),
 ) -> Ready {
     let mut request = matched.parts;
-    forward::to_shop(core, &client.peer, id, None, &mut request);
+    forward::to_shop(&client.peer, id, None, &mut request);
     Ready {
         route: matched.route,
         request,
@@ -227,6 +241,7 @@ fn ready(
         lent: read.lent,
         keep: lead::keep(guard, reading.fingerprint.is_some()),
         idempotency_key: idempotency_key(guard, reading),
+        renewing,
         trace: Rc::clone(trace),
     }
 }
@@ -260,8 +275,11 @@ async fn wait(
             tokio::select! {
                 biased;
                 end = ticket.end() => {
-                    let own = own.or_else(|| leaders_own.try_recv().ok());
-                    return Waited::End(end, own);
+                    // The end may come before a large answer was begun to be read: it is streamed all the same.
+                    return match own.or_else(|| leaders_own.try_recv().ok()) {
+                        Some(own) if own.stream.is_some() => Waited::Stream(own),
+                        own => Waited::End(end, own),
+                    };
                 }
                 came = &mut *leaders_own, if own.is_none() && !leaders_own.is_terminated() => match came {
                     Ok(mine) if mine.stream.is_some() => return Waited::Stream(mine),
@@ -367,7 +385,8 @@ fn leaders_answer(
         crate::store::Kept::Whole(bytes) => bytes.clone(),
         crate::store::Kept::Dropped => bytes::Bytes::new(),
     };
-    let mut response = Response::new(Reply::Whole { data: Some(body).filter(|b| !b.is_empty()), delivered });
+    let data = Some(body).filter(|body| !body.is_empty());
+    let mut response = Response::new(Reply::Whole { data, delivered, lent: Some(own.lent) });
     *response.status_mut() = own.status;
     *response.headers_mut() = own.headers;
     forward::to_client(id, response.headers_mut());
@@ -377,8 +396,8 @@ fn leaders_answer(
 }
 
 fn streamed(id: &HeaderValue, own: LeadersOwn) -> Response<Reply> {
-    let LeadersOwn { status, headers, stream } = own;
-    let mut response = Response::new(stream.map_or_else(Reply::empty, Reply::Relay));
+    let LeadersOwn { status, headers, stream, .. } = own;
+    let mut response = Response::new(stream.map_or_else(Reply::empty, Reply::relay));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     forward::to_client(id, response.headers_mut());
@@ -405,7 +424,7 @@ fn give(
     let (mut parts, body) = response.into_parts();
     parts.headers.insert(forward::X_REQUEST_ID, id.clone());
     let data = Some(body).filter(|bytes| !bytes.is_empty());
-    Ok(Response::from_parts(parts, Reply::Whole { data, delivered }))
+    Ok(Response::from_parts(parts, Reply::Whole { data, delivered, lent: None }))
 }
 
 /// Tells the store that a client has the answer: from then on `replay_for` holds instead of `replay_unseen_for`.
@@ -442,7 +461,7 @@ async fn bypass(
     client: &Rc<Client>,
     id: &HeaderValue,
     matched: Matched,
-    read: Collected,
+    (read, renewing): (Collected, &Renewing),
     mut report: Report,
 ) -> Response<Reply> {
     report.passing();
@@ -450,7 +469,7 @@ async fn bypass(
     let body = ToShop::collected(read.bytes, read.trailers);
     // The body counts against the budget until the shop has answered.
     let _lent = read.lent;
-    match pass::pass(core, client, upstream, id, matched.parts, body, None).await {
+    match pass::pass(core, client, upstream, id, matched.parts, body, renewing, None).await {
         Ok(mut passed) => {
             let how = How::Bypass(Reason::NoOrderKey);
             replay::decorate(passed.response.headers_mut(), how, 0);
@@ -466,6 +485,7 @@ impl Found {
             Found::Stream(incoming) => ToShop::Client(incoming),
             Found::Collected(read) => ToShop::collected(read.bytes, read.trailers),
             Found::Begun { begun, rest, .. } => ToShop::Begun { begun: Some(begun), rest },
+            Found::Taken => ToShop::empty(),
         }
     }
 }

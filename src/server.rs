@@ -42,7 +42,7 @@ use crate::{
     },
     request::Secret,
     store::{
-        Store, StoreError,
+        Hold, Key, Store, StoreError,
         memory::{Memory, MemoryLimits, Stats},
     },
 };
@@ -450,13 +450,19 @@ impl Observer for Counting {
         self.metrics.late_answers.inc();
     }
 
-    fn in_doubt(&self, route: usize, cause: LostCause) {
+    fn in_doubt(&self, route: usize, cause: LostCause, hold: &Hold) {
         let cause = match cause {
             LostCause::Reset => DoubtCause::Reset,
             LostCause::Truncated => DoubtCause::Truncated,
             LostCause::Timeout => DoubtCause::Timeout,
         };
         self.metrics.route(route).in_doubt(cause);
+        let (fence, lane) =
+            (hold.fence.0.to_string(), hold.lanes.first().map(Key::short).unwrap_or_default());
+        let fingerprint = hold.fingerprint.as_ref().map(Key::short).unwrap_or_default();
+        let fields =
+            [("cause", cause.as_str()), ("fence", &fence), ("fingerprint", &fingerprint), ("lane", &lane)];
+        self.log.event(log::Level::Warn, "in-doubt", &fields);
     }
 
     fn store_error(&self, operation: StoreOp, error: &StoreError) {

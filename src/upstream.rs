@@ -13,7 +13,7 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 
 pub use body::{FromShop, ToShop};
 pub use connect::{Connect, ConnectError, TcpConnector};
-pub use send::{Purpose, SendError, Sent};
+pub use send::{Begun, Purpose, SendError, Sent};
 
 /// What an upstream needs to know, from the configuration.
 #[derive(Clone, Debug)]

@@ -41,6 +41,8 @@ pub struct Driver {
 enum Asked {
     Lead(Hold),
     End(Ended, Option<Fence>),
+    /// The store gave no answer; it may have carried the claim out.
+    Unheard(Ask),
     /// Every client left while nothing was sent.
     Withdrawn,
 }
@@ -65,6 +67,12 @@ impl Driver {
             let hold = match self.ask().await {
                 Asked::Lead(hold) => hold,
                 Asked::End(ended, fence) => return self.tell(ended, fence),
+                Asked::Unheard(ask) => {
+                    self.tell(Ended::StoreDown, None);
+                    // Whoever comes next is to hear the same at once, and not to queue behind this.
+                    drop(places);
+                    return self.give_back_unheard(ask).await;
+                }
                 Asked::Withdrawn => return self.tell_nobody(),
             };
             if !self.flight.set_out() {
@@ -106,14 +114,16 @@ impl Driver {
             lease: self.claims.lease,
             in_doubt: demand.in_doubt,
         };
+        let mut known_before = 0;
         loop {
             let started = Instant::now();
+            let boarded = self.flight.boarded();
             let claimed = self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await;
             let took = started.elapsed();
             self.spent.claiming += took;
             self.claims.observer.claimed(outcome(&claimed), took);
             let (following, wake) = match claimed {
-                Err(_) => return Asked::End(Ended::StoreDown, None),
+                Err(_) => return Asked::Unheard(ask),
                 Ok(Claimed::Lead(hold)) => return Asked::Lead(hold),
                 Ok(Claimed::Replay(record)) => {
                     let fence = record.fence;
@@ -127,10 +137,15 @@ impl Driver {
                 }
                 Ok(Claimed::Mismatch) => return Asked::End(Ended::Mismatch, None),
                 Ok(Claimed::Busy) => return Asked::End(Ended::Busy, None),
-                Ok(Claimed::Follow { fence, wake }) => (Some(fence), wake),
+                Ok(Claimed::Follow { fence, wake }) if self.may_follow(known_before) => (Some(fence), wake),
+                // A signal has come since that run may have begun: it waits for the one after.
+                Ok(Claimed::Follow { fence, wake }) => {
+                    (ask.may, known_before) = (May::FollowAfter(Some(fence)), boarded);
+                    (None, wake)
+                }
                 Ok(Claimed::Queue { running, wake }) => {
                     if ask.may == May::FollowAfter(None) && running.is_some() {
-                        ask.may = May::FollowAfter(running);
+                        (ask.may, known_before) = (May::FollowAfter(running), boarded);
                     }
                     (None, wake)
                 }
@@ -147,6 +162,34 @@ impl Driver {
             {
                 return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
             }
+        }
+    }
+
+    /// Asks again with the same owner, which gives the same answer, so that a claim that was carried out unheard does
+    /// not hold its order until it is in doubt though nothing was sent.
+    async fn give_back_unheard(&self, ask: Ask) {
+        let until = Instant::now() + self.claims.lease;
+        while Instant::now() < until {
+            tokio::select! {
+                () = tokio::time::sleep(SETTLE_PAUSE) => {}
+                () = self.claims.stopping.cancelled() => return,
+            }
+            match self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await {
+                Err(_) => {}
+                Ok(Claimed::Lead(hold)) => return self.abandon(&hold).await,
+                // It is somebody else's turn: ours was never taken, or is over.
+                Ok(_) => return,
+            }
+        }
+    }
+
+    /// Whether everybody on board had arrived before the run began that the store lets us follow. Anybody may follow
+    /// any run in mode `once`. A signal may only follow a run that began after it: that is so for those who were on
+    /// board when the store was asked while the run before was at the shop, and for nobody who came since.
+    fn may_follow(&self, known_before: usize) -> bool {
+        match self.demand.boarding {
+            Boarding::UntilEnd => true,
+            Boarding::UntilSent => self.flight.close(known_before),
         }
     }
 
@@ -215,7 +258,7 @@ impl Driver {
     /// No answer is known: say so, and go on listening for a while without keeping anybody waiting.
     async fn lost(&mut self, hold: Hold, places: Vec<Place>, lost: Lost) {
         let Lost { cause, late } = lost;
-        self.claims.observer.in_doubt(self.demand.route, cause);
+        self.claims.observer.in_doubt(self.demand.route, cause, &hold);
         // If the store cannot be told, the lease runs out there and leads to the same state.
         let _ = self.call(StoreOp::Settle, self.claims.store.settle(&hold, Ending::InDoubt)).await;
         self.tell(Ended::Lost(cause), Some(hold.fence));

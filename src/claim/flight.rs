@@ -43,6 +43,8 @@ pub enum Role {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Waiting,
+    /// It follows a run of another replica; whoever comes now may mean something newer than that run knows.
+    Closed,
     Sent,
     /// Every client left before anything was sent: nobody may join any more.
     Withdrawn,
@@ -51,6 +53,8 @@ enum Phase {
 struct Seats {
     phase: Phase,
     taken: usize,
+    /// How many have ever come on board.
+    boarded: usize,
 }
 
 /// One run of one request. `E` is how it ended.
@@ -65,7 +69,7 @@ pub struct Flight<E> {
 
 impl<E> Flight<E> {
     fn new(key: Option<Key>, body: Option<Key>) -> Self {
-        let seats = Mutex::new(Seats { phase: Phase::Waiting, taken: 1 });
+        let seats = Mutex::new(Seats { phase: Phase::Waiting, taken: 1, boarded: 1 });
         Self { key, body, seats, deserted: Notify::new(), end: OnceLock::new(), ended: Notify::new() }
     }
 
@@ -77,6 +81,24 @@ impl<E> Flight<E> {
     /// How many clients are waiting for the end, the leader's among them.
     pub fn clients(&self) -> usize {
         self.seats().taken
+    }
+
+    /// How many have come on board so far, those who left among them.
+    pub fn boarded(&self) -> usize {
+        self.seats().boarded
+    }
+
+    /// Lets nobody on board any more, if nobody has come since `boarded` was asked for. False where somebody has.
+    #[must_use]
+    pub fn close(&self, boarded: usize) -> bool {
+        let mut seats = self.seats();
+        if seats.boarded != boarded {
+            return false;
+        }
+        if seats.phase == Phase::Waiting {
+            seats.phase = Phase::Closed;
+        }
+        true
     }
 
     /// From here on the flight runs to its end whoever leaves. False when every client has left before.
@@ -144,7 +166,7 @@ impl<E> Drop for Ticket<E> {
         let withdrawn = {
             let mut seats = self.flight.seats();
             seats.taken -= 1;
-            if seats.taken == 0 && seats.phase == Phase::Waiting {
+            if seats.taken == 0 && matches!(seats.phase, Phase::Waiting | Phase::Closed) {
                 seats.phase = Phase::Withdrawn;
             }
             seats.phase == Phase::Withdrawn
@@ -216,7 +238,9 @@ impl<E: Clone> Flights<E> {
     ) -> Boarded<E> {
         let mut seats = flight.seats();
         match (seats.phase, boarding) {
-            (Phase::Withdrawn, _) | (Phase::Sent, Boarding::UntilSent) => return Boarded::Gone,
+            (Phase::Withdrawn | Phase::Closed, _) | (Phase::Sent, Boarding::UntilSent) => {
+                return Boarded::Gone;
+            }
             (Phase::Waiting, _) | (Phase::Sent, Boarding::UntilEnd) => {}
         }
         if flight.body != body {
@@ -226,6 +250,7 @@ impl<E: Clone> Flights<E> {
             return Boarded::Full;
         }
         seats.taken += 1;
+        seats.boarded += 1;
         self.followers.fetch_add(1, Relaxed);
         Boarded::Yes(Ticket { flights: Arc::clone(self), flight: Arc::clone(flight), role: Role::Follower })
     }

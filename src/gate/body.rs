@@ -36,10 +36,21 @@ pub enum Reply {
     Whole {
         data: Option<Bytes>,
         delivered: Option<Delivered>,
+        /// Counts against the budget until it is written.
+        lent: Option<Lent>,
     },
     Shop(Streaming),
     /// Passed on by the flight's task, which reads the shop whatever becomes of the client.
-    Relay(mpsc::Receiver<Result<Bytes, BodyError>>),
+    Relay {
+        pieces: mpsc::Receiver<Piece>,
+        ended: bool,
+    },
+}
+
+/// A piece of an answer that is passed on. An answer whose pieces stop without the last one has broken off.
+pub enum Piece {
+    Data(Bytes),
+    Last,
 }
 
 impl Reply {
@@ -48,7 +59,11 @@ impl Reply {
     }
 
     pub fn whole(bytes: Bytes) -> Self {
-        Self::Whole { data: Some(bytes).filter(|bytes| !bytes.is_empty()), delivered: None }
+        Self::Whole { data: Some(bytes).filter(|bytes| !bytes.is_empty()), delivered: None, lent: None }
+    }
+
+    pub fn relay(pieces: mpsc::Receiver<Piece>) -> Self {
+        Self::Relay { pieces, ended: false }
     }
 }
 
@@ -147,7 +162,7 @@ impl Body for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Whole { data, delivered } => {
+            Self::Whole { data, delivered, .. } => {
                 let frame = data.take().map(|bytes| Ok(Frame::data(bytes)));
                 if let Some(delivered) = delivered {
                     delivered.happened();
@@ -155,20 +170,26 @@ impl Body for Reply {
                 Poll::Ready(frame)
             }
             Self::Shop(streaming) => streaming.poll(cx),
-            Self::Relay(receiver) => {
-                receiver.poll_recv(cx).map(|received| received.map(|bytes| bytes.map(Frame::data)))
-            }
+            Self::Relay { ended: true, .. } => Poll::Ready(None),
+            Self::Relay { pieces, ended } => Poll::Ready(match ready!(pieces.poll_recv(cx)) {
+                Some(Piece::Data(bytes)) => Some(Ok(Frame::data(bytes))),
+                Some(Piece::Last) => {
+                    *ended = true;
+                    None
+                }
+                None => Some(Err(BodyError::Relay)),
+            }),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             // Asked for before the first poll too, so an empty body is only over once its delivery was noted.
-            Self::Whole { data, delivered } => {
+            Self::Whole { data, delivered, .. } => {
                 data.is_none() && delivered.as_ref().is_none_or(|d| d.0.is_none())
             }
             Self::Shop(streaming) => streaming.shop.is_end_stream(),
-            Self::Relay(_) => false,
+            Self::Relay { ended, .. } => *ended,
         }
     }
 
@@ -178,7 +199,7 @@ impl Body for Reply {
                 SizeHint::with_exact(data.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Shop(streaming) => streaming.shop.size_hint(),
-            Self::Relay(_) => SizeHint::default(),
+            Self::Relay { .. } => SizeHint::default(),
         }
     }
 }

@@ -100,6 +100,16 @@ impl Client {
         Ok(())
     }
 
+    /// A refusal for a body that did not arrive whole, with what was wrong with its framing, if that was it.
+    pub fn explained(&self, refusal: Refusal) -> Refusal {
+        match (refusal, self.body_violation()) {
+            (Refusal::BodyUnreadable { cause, .. }, Some(what)) => {
+                Refusal::BodyUnreadable { detail: what.into(), cause }
+            }
+            (refusal, _) => refusal,
+        }
+    }
+
     /// What was wrong with the body that is being read, if its framing was broken.
     pub fn body_violation(&self) -> Option<&'static str> {
         self.wire.body_violation().map(|violation| violation.what)

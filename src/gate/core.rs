@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt::Write,
     rc::Rc,
     sync::{
         Arc,
@@ -15,11 +16,16 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::observe::Observation;
 use crate::{
+    answer::refusal::Refusal,
     claim::Claims,
     config::Config,
-    ops::{log::Log, metrics::Metrics, words::CodeClass},
+    ops::{
+        log::{Level, Log},
+        metrics::Metrics,
+        words::CodeClass,
+    },
     request::Secret,
-    upstream::{Connect, Reached, Settings, Upstream},
+    upstream::{Connect, Reached, SendError, Settings, Upstream},
 };
 
 /// Length of a tick of the coarse clock.
@@ -44,6 +50,24 @@ pub struct Gate {
 impl Gate {
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
+    }
+
+    /// Counts and tells of an exchange that the shop did not answer.
+    pub fn upstream_failed(&self, upstream: usize, error: &SendError, took: Duration) {
+        if let Some(metrics) = self.metrics.upstream(upstream) {
+            metrics.answered(CodeClass::None, took);
+        }
+        let name = &self.config.upstreams[upstream].name;
+        self.log.event(Level::Warn, "upstream-failed", &[("upstream", name), ("error", &chain(error))]);
+    }
+
+    /// Counts and tells of a refusal outside a guarded exchange.
+    pub fn refused(&self, refusal: &Refusal, route: Option<usize>, id: &str, client: &str) {
+        let metrics = route.map_or_else(|| self.metrics.unrouted(), |route| self.metrics.route(route));
+        metrics.refusal(refusal.reason());
+        let fields =
+            [("name", refusal.name()), ("request_id", id), ("client", client), ("cause", &refusal.chain())];
+        self.log.event(Level::Info, "refused", &fields);
     }
 
     /// Counts an answer of the shop's.
@@ -99,6 +123,19 @@ fn settings(upstream: &crate::config::Upstream) -> Settings {
         idle_timeout: upstream.idle_timeout,
         idle_max: upstream.idle_per_core_max,
     }
+}
+
+/// An error with all its sources, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    // The bound is against a chain that leads back to itself.
+    for _ in 0..8 {
+        let Some(error) = source else { break };
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// Seconds since 1970 on the wall clock: for `Age` and the log only, never for leases.

@@ -1,6 +1,6 @@
 //! Which route a request takes. Where that hangs on the body, the body is read here, within the bounds of the guards.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{header, request::Parts};
@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::{
     body::{Collected, Uncollected, collect},
     core::{Core, Lent},
-    search::{self, Search, Step},
+    search::{Search, Step, is_enforced},
 };
 use crate::{
-    answer::refusal::Refusal,
-    config::{Enforce, Guard},
+    answer::refusal::{Cause, Refusal},
+    config::{Enforce, Guard, Route},
     route::{
         matcher::Hit,
         path::{self, Doubt},
@@ -44,6 +44,8 @@ pub enum Found {
         rest: Incoming,
         lent: Lent,
     },
+    /// Handed over.
+    Taken,
 }
 
 /// Finds the first route that matches; see [`Search`].
@@ -58,12 +60,19 @@ pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<
             Step::Takes(route, hit) => break (route, hit),
             Step::NoRoute => return Err(Refusal::NoRoute),
             Step::NeedsBody(route) => {
-                let Some(guard) = search::bounds_for(routes, route) else {
+                let Some(bounds) = Bounds::widest(routes) else {
                     search.pass_over();
                     continue;
                 };
-                let read = ensure_collected(core, guard, &mut found).await?;
-                content = Some(crate::request::body::read(&parts.headers, &read.bytes, guard.decoded_max));
+                match ensure_collected(core, &bounds, &mut found).await {
+                    Ok(read) => {
+                        let decoded_max = bounds.decoded_bytes_max;
+                        content = Some(crate::request::body::read(&parts.headers, &read.bytes, decoded_max));
+                    }
+                    // What is only observed, or not guarded at all, goes on as it came.
+                    Err(Short::Larger | Short::NoRoom) if !is_enforced(&routes[route]) => search.pass_over(),
+                    Err(short) => return Err(short.refusal(bounds.body_bytes_max)),
+                }
             }
             Step::Unreadable { what, .. } => {
                 return Err(Refusal::BodyUnreadable { detail: what.into(), cause: None });
@@ -73,83 +82,117 @@ pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<
     Ok(Matched { route, parts, path: readings.path, params, doubt, found })
 }
 
-/// The whole body of a guarded request.
-pub async fn collected(core: &Rc<Core>, guard: &Guard, matched: &mut Matched) -> Result<Collected, Refusal> {
-    ensure_collected(core, guard, &mut matched.found).await?;
-    let Found::Collected(read) = &mut matched.found else { return Err(too_large(guard)) };
-    let lent = std::mem::replace(&mut read.lent, Lent::none(&core.gate.buffers));
-    let read = Collected { bytes: read.bytes.clone(), trailers: read.trailers.take(), lent };
-    if read.bytes.len() > guard.body_max {
-        return Err(too_large(guard));
+/// By what bounds a body is read.
+struct Bounds {
+    body_bytes_max: usize,
+    decoded_bytes_max: usize,
+    timeout: Duration,
+}
+
+impl Bounds {
+    fn of(guard: &Guard) -> Self {
+        let timeout = match guard.enforce {
+            Enforce::Yes => guard.body_timeout,
+            Enforce::Observe => OBSERVED_BODY,
+        };
+        Self { body_bytes_max: guard.body_max, decoded_bytes_max: guard.decoded_max, timeout }
     }
-    Ok(read)
+
+    /// For a body that is read before it is known whose it is: a narrow route must not refuse what a wider one takes.
+    fn widest(routes: &[Route]) -> Option<Self> {
+        let guards = routes.iter().filter_map(|route| route.guard.as_ref()).map(Self::of);
+        guards.reduce(|one, other| Self {
+            body_bytes_max: one.body_bytes_max.max(other.body_bytes_max),
+            decoded_bytes_max: one.decoded_bytes_max.max(other.decoded_bytes_max),
+            timeout: one.timeout.max(other.timeout),
+        })
+    }
+}
+
+/// A body that is only observed may come as slowly as any other; `limits.body_timeout` bounds its pauses.
+const OBSERVED_BODY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why there is no whole body.
+enum Short {
+    Larger,
+    NoRoom,
+    Broken(Arc<hyper::Error>),
+    Late,
+}
+
+impl Short {
+    fn refusal(self, body_bytes_max: usize) -> Refusal {
+        match self {
+            Self::Larger => Refusal::BodyTooLarge { body_bytes_max: body_bytes_max as u64 },
+            Self::NoRoom => Refusal::Overloaded {
+                retry_after: super::TRY_AGAIN,
+                bound: "bytes of bodies that are collected (limits.buffers_max)",
+            },
+            Self::Broken(error) => {
+                let cause: Cause = error;
+                Refusal::BodyUnreadable { detail: "the body did not arrive whole".into(), cause: Some(cause) }
+            }
+            Self::Late => Refusal::RequestTimeout,
+        }
+    }
+}
+
+/// The whole body of a guarded request. It is taken out, so that nothing else holds on to it.
+pub async fn collected(core: &Core, guard: &Guard, matched: &mut Matched) -> Result<Collected, Refusal> {
+    let bounds = Bounds::of(guard);
+    let read = match ensure_collected(core, &bounds, &mut matched.found).await {
+        Ok(_) => std::mem::replace(&mut matched.found, Found::Taken),
+        Err(short) => return Err(short.refusal(guard.body_max)),
+    };
+    match read {
+        Found::Collected(read) if read.bytes.len() <= guard.body_max => Ok(read),
+        Found::Collected(_) | Found::Stream(_) | Found::Begun { .. } | Found::Taken => {
+            Err(Short::Larger.refusal(guard.body_max))
+        }
+    }
 }
 
 /// The body of a request that is only observed: `None` where it is larger than what is collected; it is passed on
 /// all the same.
-pub async fn peeked(
-    core: &Rc<Core>,
-    guard: &Guard,
-    matched: &mut Matched,
-) -> Result<Option<Collected>, Refusal> {
-    let bytes = match ensure_collected(core, guard, &mut matched.found).await {
-        Ok(read) => Ok(read.bytes.clone()),
-        Err(refusal) => Err(refusal),
-    };
-    match bytes {
-        Ok(bytes) => Ok(Some(Collected { bytes, trailers: None, lent: Lent::none(&core.gate.buffers) })),
-        Err(_) if matches!(matched.found, Found::Begun { .. }) => Ok(None),
-        Err(refusal) => Err(refusal),
+pub async fn peeked(core: &Core, guard: &Guard, matched: &mut Matched) -> Result<Option<Collected>, Refusal> {
+    match ensure_collected(core, &Bounds::of(guard), &mut matched.found).await {
+        Ok(read) => {
+            let lent = Lent::none(&core.gate.buffers);
+            Ok(Some(Collected { bytes: read.bytes.clone(), trailers: None, lent }))
+        }
+        Err(Short::Larger | Short::NoRoom) => Ok(None),
+        Err(short) => Err(short.refusal(guard.body_max)),
     }
 }
 
 async fn ensure_collected<'a>(
     core: &Core,
-    guard: &Guard,
+    bounds: &Bounds,
     found: &'a mut Found,
-) -> Result<&'a Collected, Refusal> {
-    let owned = std::mem::replace(
-        found,
-        Found::Collected(Collected {
-            bytes: Bytes::new(),
-            trailers: None,
-            lent: Lent::none(&core.gate.buffers),
-        }),
-    );
-    *found = match owned {
+) -> Result<&'a Collected, Short> {
+    *found = match std::mem::replace(found, Found::Taken) {
         Found::Stream(incoming) => {
-            let until = Instant::now() + guard.body_timeout;
-            match collect(incoming, guard.body_max, until, &core.gate.buffers).await {
+            let until = Instant::now() + bounds.timeout;
+            match collect(incoming, bounds.body_bytes_max, until, &core.gate.buffers).await {
                 Ok(read) => Found::Collected(read),
-                Err(Uncollected::TooLarge { begun, rest, lent }) => match guard.enforce {
-                    Enforce::Yes => return Err(too_large(guard)),
-                    Enforce::Observe => Found::Begun { begun, rest, lent },
-                },
-                Err(Uncollected::NoRoom { begun, rest, lent }) => match guard.enforce {
-                    Enforce::Yes => {
-                        let bound = "bytes of bodies that are collected (limits.buffers_max)";
-                        return Err(Refusal::Overloaded { retry_after: super::TRY_AGAIN, bound });
-                    }
-                    Enforce::Observe => Found::Begun { begun, rest, lent },
-                },
-                Err(Uncollected::Broken(error)) => {
-                    let cause: crate::answer::refusal::Cause = std::sync::Arc::new(error);
-                    let detail = "the body did not arrive whole".into();
-                    return Err(Refusal::BodyUnreadable { detail, cause: Some(cause) });
+                Err(Uncollected::TooLarge { begun, rest, lent }) => {
+                    *found = Found::Begun { begun, rest, lent };
+                    return Err(Short::Larger);
                 }
-                Err(Uncollected::Timeout) => return Err(Refusal::RequestTimeout),
+                Err(Uncollected::NoRoom { begun, rest, lent }) => {
+                    *found = Found::Begun { begun, rest, lent };
+                    return Err(Short::NoRoom);
+                }
+                Err(Uncollected::Broken(error)) => return Err(Short::Broken(Arc::new(error))),
+                Err(Uncollected::Timeout) => return Err(Short::Late),
             }
         }
-        other @ (Found::Collected(_) | Found::Begun { .. }) => other,
+        other @ (Found::Collected(_) | Found::Begun { .. } | Found::Taken) => other,
     };
     match found {
         Found::Collected(read) => Ok(read),
-        Found::Stream(_) | Found::Begun { .. } => Err(too_large(guard)),
+        Found::Stream(_) | Found::Begun { .. } | Found::Taken => Err(Short::Larger),
     }
-}
-
-fn too_large(guard: &Guard) -> Refusal {
-    Refusal::BodyTooLarge { body_bytes_max: guard.body_max as u64 }
 }
 
 /// The authority that the client named, lower-case and without its port.

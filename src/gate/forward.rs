@@ -11,7 +11,9 @@ use super::core::Core;
 use crate::ops::headers;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The number of the lease, for a plugin of the shop that can use it. A client's own would be a forgery.
+pub const FENCE: HeaderName = HeaderName::from_static("oncegate-fence");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -44,6 +46,11 @@ impl Peer {
             None => HeaderValue::from_static("unknown"),
         };
         Self { address, trust, shown, forwarded: RefCell::default() }
+    }
+
+    /// The address as text, for the log.
+    pub fn shown(&self) -> &str {
+        self.shown.to_str().unwrap_or("unknown")
     }
 
     /// RFC 7239: `for=…;host=…;proto=http`.
@@ -88,6 +95,21 @@ pub fn request_id(core: &Core, peer: &Peer, headers: &HeaderMap) -> HeaderValue 
     value(&format!("{:032x}", core.random()))
 }
 
+/// The trace that an exchange belongs to: the trusted proxy's, else a new one that is not sampled (W3C Trace Context).
+pub fn traceparent(core: &Core, peer: &Peer, headers: &mut HeaderMap) -> HeaderValue {
+    if peer.trust == Trust::Trusted
+        && let Some(trace) = headers.get(TRACEPARENT)
+        && trace.len() <= 128
+    {
+        return trace.clone();
+    }
+    let (trace, span) = (core.random().max(1), (core.random() as u64).max(1));
+    let made = value(&format!("00-{trace:032x}-{span:016x}-00"));
+    headers.insert(TRACEPARENT, made.clone());
+    headers.remove("tracestate");
+    made
+}
+
 /// Gives a request that names its host in the target only the `Host` of it, before anybody asks for it: the shop gets
 /// the path only (RFC 9112 section 3.2.2). One that names none at all gets the server's, once that is known.
 pub fn name_host(parts: &mut Parts) {
@@ -101,7 +123,7 @@ pub fn name_host(parts: &mut Parts) {
 }
 
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
-pub fn to_shop(core: &Core, peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
+pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
     // The version that was received (RFC 9110 section 7.6.3).
     let via = if parts.version == Version::HTTP_10 { VIA_OLD } else { VIA };
     let headers = &mut parts.headers;
@@ -138,12 +160,8 @@ pub fn to_shop(core: &Core, peer: &Peer, id: &HeaderValue, upgrade: Option<Heade
             append(headers, header::VIA, via);
         }
     }
-    if peer.trust == Trust::Untrusted || !headers.contains_key(TRACEPARENT) {
-        let random = core.random();
-        let span = (core.random() as u64).max(1);
-        headers.insert(TRACEPARENT, value(&format!("00-{:032x}-{span:016x}-00", random.max(1))));
-        headers.remove("tracestate");
-    }
+    // Only a leader's own request has one.
+    headers.remove(FENCE);
     headers.insert(X_REQUEST_ID, id.clone());
 }
 
@@ -156,10 +174,13 @@ pub struct Trailers {
 
 impl Trailers {
     pub fn of(headers: &HeaderMap) -> Self {
-        let announced = headers.get_all(header::TRAILER).iter().cloned().collect();
-        let mut codings =
-            headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
-        let accepted = codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        // Only chunks have trailers behind them (RFC 9112 section 7.1.2).
+        let announced = match headers.contains_key(header::TRANSFER_ENCODING) {
+            true => headers.get_all(header::TRAILER).iter().cloned().collect(),
+            false => SmallVec::new(),
+        };
+        // What no `Connection` line names was left over from another hop (RFC 9110 section 10.1.4).
+        let accepted = names(headers, header::TE, b"trailers") && names(headers, header::CONNECTION, b"te");
         Self { announced, accepted }
     }
 
@@ -200,6 +221,13 @@ pub fn client_address(peer: &Peer, trusted: &[ipnet::IpNet], headers: &HeaderMap
         }
     }
     peer.address
+}
+
+/// Whether one of the lines lists the word.
+fn names(headers: &HeaderMap, name: HeaderName, word: &[u8]) -> bool {
+    let mut listed =
+        headers.get_all(name).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    listed.any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
 }
 
 fn append(headers: &mut HeaderMap, name: HeaderName, last: HeaderValue) {

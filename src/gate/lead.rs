@@ -10,30 +10,41 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
-    body::BodyError,
+    body::Piece,
     core::{Core, Lent, unix_now},
+    forward,
+    renew::{self, Renewing},
 };
 use crate::{
     answer::record,
     claim::{Answered, Keep, Lost, LostCause, NotSent, Sender, Sent},
     config::{Guard, Mode},
-    store::{Fence, Hold, InDoubtPolicy, Judged},
-    upstream::{FromShop, Purpose, SendError, ToShop, send},
+    store::{Fence, Hold, InDoubtPolicy, Judged, Record},
+    upstream::{Begun, FromShop, Purpose, SendError, ToShop, send},
 };
 
 /// Pieces of an answer under way to a client that reads more slowly than the shop writes.
 const RELAY_DEPTH: usize = 8;
+/// How long such a client may take for one of them.
+const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What only the leader's client gets: the answer's headers as the shop sent them, and a body too large to keep.
 pub struct LeadersOwn {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub stream: Option<mpsc::Receiver<Result<Bytes, BodyError>>>,
+    pub judged: Judged,
+    pub fence: Fence,
+    pub stream: Option<mpsc::Receiver<Piece>>,
+    /// Counts the answer against the budget until it is written.
+    pub lent: Lent,
 }
+
+/// Where the leader's client waits for what is its own. Shared, since an attempt that came to nothing gives it back.
+type Own = Rc<Cell<Option<oneshot::Sender<LeadersOwn>>>>;
 
 /// Which server answered, for the log. Shared with the leader's client, which runs on the same core.
 #[derive(Default)]
@@ -44,15 +55,8 @@ pub struct Trace {
 /// The request of a flight, ready to be sent.
 pub struct Lead {
     core: Rc<Core>,
-    route: usize,
-    request: Parts,
-    body: Bytes,
-    /// The body counts against the budget until the flight is over.
-    _lent: Lent,
-    keep: Keep,
-    own: Option<oneshot::Sender<LeadersOwn>>,
-    idempotency_key: Option<HeaderValue>,
-    trace: Rc<Trace>,
+    ready: Ready,
+    own: Own,
 }
 
 /// What of a request its leader needs.
@@ -61,30 +65,33 @@ pub struct Ready {
     /// Headers as they go to the shop.
     pub request: Parts,
     pub body: Bytes,
+    /// The body counts against the budget until the shop has answered, or everybody was told that it did not.
     pub lent: Lent,
     pub keep: Keep,
     pub idempotency_key: Option<HeaderValue>,
+    pub renewing: Renewing,
     pub trace: Rc<Trace>,
 }
 
 impl Lead {
     pub fn new(core: Rc<Core>, ready: Ready, own: oneshot::Sender<LeadersOwn>) -> Self {
-        let Ready { route, request, body, lent, keep, idempotency_key, trace } = ready;
-        Self { core, route, request, body, _lent: lent, keep, own: Some(own), idempotency_key, trace }
+        Self { core, ready, own: Rc::new(Cell::new(Some(own))) }
     }
 
     fn request(&self, fence: Fence) -> Request<ToShop> {
-        let mut request = send::outgoing(self.request.clone(), ToShop::whole(self.body.clone()));
+        let Ready { request, body, idempotency_key, .. } = &self.ready;
+        let framed = request.headers.contains_key(header::CONTENT_LENGTH);
+        let mut request = send::outgoing(request.clone(), ToShop::whole(body.clone()));
         let headers = request.headers_mut();
         headers.remove(header::TRANSFER_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
-        if !self.body.is_empty() || self.request.headers.contains_key(header::CONTENT_LENGTH) {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        if !body.is_empty() || framed {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         // A kept answer is given to clients that did not ask for it themselves: no coding suits them all but this.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert("oncegate-fence", HeaderValue::from(fence.0));
-        if let Some(key) = &self.idempotency_key {
+        headers.insert(forward::FENCE, HeaderValue::from(fence.0));
+        if let Some(key) = idempotency_key {
             headers.entry("idempotency-key").or_insert_with(|| key.clone());
         }
         request
@@ -94,41 +101,53 @@ impl Lead {
 impl Sender for Lead {
     async fn send(&mut self, hold: &Hold) -> Sent {
         let core = Rc::clone(&self.core);
-        let route = &core.gate.config.routes[self.route];
+        let route = &core.gate.config.routes[self.ready.route];
         let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
         let patience = core.gate.config.upstreams[route.upstream].answer_timeout;
-        let begun = Rc::new(Cell::new(false));
+        let begun = Rc::new(Begun::default());
         let exchange = Exchange {
             core: Rc::clone(&self.core),
-            route: self.route,
+            route: self.ready.route,
             fence: hold.fence,
-            keep: self.keep,
+            keep: self.ready.keep,
+            renewing: self.ready.renewing.clone(),
             begun: Rc::clone(&begun),
-            trace: Rc::clone(&self.trace),
+            own: Rc::clone(&self.own),
+            trace: Rc::clone(&self.ready.trace),
         };
-        let request = self.request(hold.fence);
-        // A second attempt happens only after nothing was sent: then nothing was given to the leader either.
-        let mut running = Box::pin(exchange.run(request, self.own.take()));
-        match timeout(patience, &mut running).await {
-            Ok((sent, own)) => {
-                self.own = own;
-                sent
-            }
-            Err(_) if !begun.get() => Sent::NotSent(NotSent::Unreachable),
-            Err(_) => {
-                let late = listening_for(guard).map(|patience| -> (crate::claim::Later, Duration) {
-                    (
-                        Box::pin(async move {
-                            match running.await.0 {
-                                Sent::Answered(answered) => Some(answered),
-                                Sent::NotSent(_) | Sent::Lost(_) => None,
-                            }
-                        }),
-                        patience,
-                    )
-                });
-                Sent::Lost(Lost { cause: LostCause::Timeout, late })
-            }
+        let mut running = Box::pin(exchange.run(self.request(hold.fence)));
+        let came = within(patience, &begun, &mut running).await;
+        if begun.at().is_some() {
+            core.gate.metrics.route(self.ready.route).upstream_sends.inc();
+        }
+        if let Some(sent) = came {
+            return sent;
+        }
+        // Nobody waits for the request any more: what it took of the budget is free for others.
+        self.ready.body = Bytes::new();
+        self.ready.lent = Lent::none(&core.gate.buffers);
+        let late = listening_for(guard).map(|patience| -> (crate::claim::Later, Duration) {
+            let listening = async move {
+                match running.await {
+                    Sent::Answered(answered) => Some(answered),
+                    Sent::NotSent(_) | Sent::Lost(_) => None,
+                }
+            };
+            (Box::pin(listening), patience)
+        });
+        Sent::Lost(Lost { cause: LostCause::Timeout, late })
+    }
+}
+
+/// Waits for an exchange, as long as `patience` after its last sign of life. Connecting has bounds of its own.
+async fn within<T>(patience: Duration, begun: &Begun, running: impl Future<Output = T>) -> Option<T> {
+    let mut running = std::pin::pin!(running);
+    loop {
+        let until = begun.at().unwrap_or_else(Instant::now) + patience;
+        match timeout_at(until, &mut running).await {
+            Ok(came) => return Some(came),
+            Err(_) if begun.at().is_some_and(|at| at + patience <= Instant::now()) => return None,
+            Err(_) => {}
         }
     }
 }
@@ -156,65 +175,80 @@ struct Exchange {
     route: usize,
     fence: Fence,
     keep: Keep,
-    begun: Rc<Cell<bool>>,
+    renewing: Renewing,
+    begun: Rc<Begun>,
+    own: Own,
     trace: Rc<Trace>,
 }
 
-type Own = Option<oneshot::Sender<LeadersOwn>>;
-
 impl Exchange {
-    async fn run(self, request: Request<ToShop>, own: Own) -> (Sent, Own) {
+    async fn run(self, request: Request<ToShop>) -> Sent {
         let core = Rc::clone(&self.core);
         let route = &core.gate.config.routes[self.route];
-        let Some(guard) = &route.guard else { return (Sent::NotSent(NotSent::Unreachable), own) };
-        let upstream = &core.upstreams[route.upstream];
-        let sent_at = tokio::time::Instant::now();
-        core.gate.metrics.route(self.route).upstream_sends.inc();
-        let sent = match upstream.send(request, Purpose::Once, &self.begun).await {
+        let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
+        let sent_at = Instant::now();
+        let sent = match core.upstreams[route.upstream].send(request, Purpose::Once, &self.begun).await {
             Ok(sent) => sent,
-            Err(SendError::Unreachable { .. } | SendError::NoServer) => {
-                return (Sent::NotSent(NotSent::Unreachable), own);
+            Err(error) => {
+                core.gate.upstream_failed(route.upstream, &error, sent_at.elapsed());
+                return match error {
+                    SendError::Unreachable { .. } | SendError::NoServer => {
+                        Sent::NotSent(NotSent::Unreachable)
+                    }
+                    SendError::Broken { .. } => lost(LostCause::Reset),
+                };
             }
-            Err(SendError::Broken { .. }) => return (lost(LostCause::Reset), None),
         };
         self.trace.server.set(Some(sent.server));
         let (parts, body) = sent.response.into_parts();
         core.gate.upstream_answered(route.upstream, parts.status, sent_at.elapsed());
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for it (RFC 9110 section 15.2.2): whatever the shop means, it is no answer.
+            return lost(LostCause::Reset);
+        }
+        renew::of_answer(&core, &self.renewing, &parts.headers).await;
         match capture(body, guard.record_max, Lent::none(&core.gate.buffers)).await {
-            Captured::Whole(body) => {
+            Captured::Whole(body, lent) => {
                 let judged = guard.done_when.judge(parts.status, &parts.headers, &body);
                 let answer = record::record(parts.status, &parts.headers, &body, self.fence, unix_now());
-                give(own, LeadersOwn { status: parts.status, headers: parts.headers, stream: None });
-                let answer = Arc::new(answer);
-                (Sent::Answered(Answered { answer, judged, keep: self.keep }), None)
+                self.give(parts, judged, None, lent);
+                self.answered(answer, judged)
             }
-            Captured::Broken => (lost(LostCause::Truncated), None),
+            Captured::Broken => lost(LostCause::Truncated),
             Captured::TooLarge { begun, rest } => {
                 let judged = judge_begun(guard, &parts, &begun);
                 let answer = record::tombstone(parts.status, &parts.headers, self.fence, unix_now());
                 let (relay, stream) = mpsc::channel(RELAY_DEPTH);
-                give(own, LeadersOwn { status: parts.status, headers: parts.headers, stream: Some(stream) });
-                match pass_on(begun, rest, relay).await {
-                    Passed::Whole => {
-                        let answer = Arc::new(answer);
-                        (Sent::Answered(Answered { answer, judged, keep: self.keep }), None)
-                    }
-                    Passed::Broken => (lost(LostCause::Truncated), None),
+                self.give(parts, judged, Some(stream), Lent::none(&core.gate.buffers));
+                match pass_on(begun, rest, relay, &self.begun).await {
+                    Passed::Whole => self.answered(answer, judged),
+                    Passed::Broken => lost(LostCause::Truncated),
                 }
             }
+        }
+    }
+
+    fn answered(&self, answer: Record, judged: Judged) -> Sent {
+        Sent::Answered(Answered { answer: Arc::new(answer), judged, keep: self.keep })
+    }
+
+    fn give(
+        &self,
+        parts: http::response::Parts,
+        judged: Judged,
+        stream: Option<mpsc::Receiver<Piece>>,
+        lent: Lent,
+    ) {
+        if let Some(own) = self.own.take() {
+            let http::response::Parts { status, headers, .. } = parts;
+            // A leader's client that has gone away wants nothing any more.
+            let _ = own.send(LeadersOwn { status, headers, judged, fence: self.fence, stream, lent });
         }
     }
 }
 
 fn lost(cause: LostCause) -> Sent {
     Sent::Lost(Lost { cause, late: None })
-}
-
-fn give(own: Own, what: LeadersOwn) {
-    if let Some(own) = own {
-        // A leader's client that has gone away wants nothing any more.
-        let _ = own.send(what);
-    }
 }
 
 /// An answer larger than what is kept is judged by its beginning. Where its status and headers speak for success
@@ -227,7 +261,7 @@ fn judge_begun(guard: &Guard, parts: &http::response::Parts, begun: &[u8]) -> Ju
 }
 
 enum Captured {
-    Whole(Bytes),
+    Whole(Bytes, Lent),
     /// Larger than what is kept, or than what there is room for.
     TooLarge {
         begun: Bytes,
@@ -257,7 +291,7 @@ async fn capture(mut body: FromShop, bytes_max: usize, mut lent: Lent) -> Captur
             return Captured::TooLarge { begun, rest: body };
         }
     }
-    Captured::Whole(if more.is_empty() { first } else { more.freeze() })
+    Captured::Whole(if more.is_empty() { first } else { more.freeze() }, lent)
 }
 
 enum Passed {
@@ -265,29 +299,33 @@ enum Passed {
     Broken,
 }
 
-/// Reads the shop to its end, whether or not the client still takes what is read.
-async fn pass_on(begun: Bytes, mut rest: FromShop, relay: mpsc::Sender<Result<Bytes, BodyError>>) -> Passed {
+/// Reads the shop to its end, whether or not the client still takes what is read. A client that does not read holds
+/// up nobody for long: the order's lane is behind this.
+async fn pass_on(begun: Bytes, mut rest: FromShop, relay: mpsc::Sender<Piece>, alive: &Begun) -> Passed {
     let mut relay = Some(relay);
     let mut data = begun;
     loop {
         if let Some(to) = &relay
-            && to.send(Ok(data)).await.is_err()
+            && !matches!(timeout(RELAY_PATIENCE, to.send(Piece::Data(data))).await, Ok(Ok(())))
         {
             relay = None;
         }
         data = loop {
             match rest.frame().await {
-                None => return Passed::Whole,
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => break data,
-                    Err(_) => continue,
-                },
-                Some(Err(_)) => {
+                None => {
                     if let Some(to) = relay {
-                        let _ = to.send(Err(BodyError::Relay)).await;
+                        // Without this piece the client's answer is seen to have broken off.
+                        let _ = timeout(RELAY_PATIENCE, to.send(Piece::Last)).await;
                     }
-                    return Passed::Broken;
+                    return Passed::Whole;
                 }
+                Some(Ok(frame)) => {
+                    alive.renew();
+                    if let Ok(data) = frame.into_data() {
+                        break data;
+                    }
+                }
+                Some(Err(_)) => return Passed::Broken,
             }
         };
     }

@@ -14,10 +14,11 @@ use super::{
     core::unix_now,
     find::{self, Matched},
     pass,
+    renew::Renewing,
     report::Report,
 };
 use crate::{
-    answer::{record, refusal::Refusal},
+    answer::record,
     claim::Boarding,
     config::{Guard, Mode},
     ops::words::Reason,
@@ -63,20 +64,24 @@ pub async fn exchange(
     id: &HeaderValue,
     guard: &Guard,
     mut matched: Matched,
-) -> Result<Response<Reply>, Refusal> {
+) -> Response<Reply> {
     let mut report = Report::begin(core, client, matched.route, id, &matched.parts);
     let upstream = core.gate.config.routes[matched.route].upstream;
-    let (reason, hold) = match find::peeked(core, guard, &mut matched).await {
-        Err(refusal) => return Ok(report.refuse(&refusal, crate::ops::words::Phase::Read)),
-        Ok(None) => (Reason::BodyTooLarge, None),
-        Ok(Some(read)) => {
+    let read = match find::peeked(core, guard, &mut matched).await {
+        Err(refusal) => return report.refuse_plainly(&refusal),
+        Ok(read) => read,
+    };
+    let renewing = super::renew::of_request(core, upstream, &matched, read.as_ref()).await;
+    let (reason, hold) = match read {
+        None => (Reason::BodyTooLarge, None),
+        Some(read) => {
             report.read();
             match super::extract(core, guard, &matched, &read) {
                 Err(Unread::NoKey { .. }) => (Reason::NoOrderKey, None),
                 Err(Unread::Unreadable { .. }) => (Reason::BodyUnreadable, None),
                 Ok(reading) => {
                     report.reading(&reading);
-                    would(core, guard, upstream, &matched, &reading).await
+                    would(core, guard, upstream, matched.route, &reading, &renewing).await
                 }
             }
         }
@@ -90,9 +95,9 @@ pub async fn exchange(
     });
     report.passing();
     let Matched { parts, found, .. } = matched;
-    match pass::pass(core, client, upstream, id, parts, found.into_body(), watch).await {
-        Ok(passed) => Ok(report.observed(passed, reason)),
-        Err(refusal) => Ok(report.refuse_plainly(&refusal)),
+    match pass::pass(core, client, upstream, id, parts, found.into_body(), &renewing, watch).await {
+        Ok(passed) => report.observed(passed, reason),
+        Err(refusal) => report.refuse_plainly(&refusal),
     }
 }
 
@@ -101,17 +106,18 @@ async fn would(
     core: &Rc<Core>,
     guard: &Guard,
     upstream: usize,
-    matched: &Matched,
+    route: usize,
     reading: &Reading,
+    renewing: &Renewing,
 ) -> (Reason, Option<Hold>) {
-    let demand = super::demand(guard, matched.route, reading, Default::default());
+    let demand = super::demand(guard, route, reading, renewing.generations());
     let ask = Ask {
         owner: Owner(core.random()),
         lanes: demand.lanes,
         fingerprint: demand.fingerprint,
         scope: demand.scope,
         body: demand.body,
-        generations: super::renew::of_request(core, upstream, matched).generations(),
+        generations: demand.generations,
         may: match demand.boarding {
             Boarding::UntilEnd => May::FollowAny,
             Boarding::UntilSent => May::FollowAfter(None),

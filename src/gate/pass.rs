@@ -10,11 +10,12 @@ use super::{
     body::{Reply, Streaming, Watch},
     core::Core,
     forward,
+    renew::{self, Renewing},
 };
 use crate::{
     answer::refusal::Refusal,
     ops::headers,
-    upstream::{FromShop, Purpose, SendError, Sent, ToShop, send},
+    upstream::{Begun, FromShop, Purpose, SendError, Sent, ToShop, send},
 };
 
 /// What became of a request that was passed on, for whoever counts.
@@ -26,6 +27,7 @@ pub struct Passed {
 /// Makes an onlooker for an answer, from its head.
 pub type Watcher = Box<dyn FnOnce(&http::response::Parts) -> Box<dyn Watch>>;
 
+#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
 /// Passes a request on and its answer back. `watch` is given to a guard that only observes.
 pub async fn pass(
     core: &Rc<Core>,
@@ -34,25 +36,31 @@ pub async fn pass(
     id: &HeaderValue,
     mut parts: Parts,
     body: ToShop,
+    renewing: &Renewing,
     watch: Option<Watcher>,
 ) -> Result<Passed, Refusal> {
     let patience = core.gate.config.upstreams[upstream].answer_timeout;
-    let protocol = headers::wants_upgrade(&parts.headers);
+    // Other protocols, `h2c` first of all, would carry requests past every guard.
+    let protocol = headers::wants_upgrade(&parts.headers)
+        .filter(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let purpose = if protocol.is_some() { Purpose::Upgrade } else { Purpose::Exchange };
     let trailers = forward::Trailers::of(&parts.headers);
     let body = if parts.headers.contains_key(header::TRANSFER_ENCODING) { body.chunked() } else { body };
-    forward::to_shop(core, &client.peer, id, protocol.clone(), &mut parts);
+    forward::to_shop(&client.peer, id, protocol.clone(), &mut parts);
     trailers.to_shop(&mut parts.headers);
     client.pass_informational(&mut parts.extensions);
     let sent_at = Instant::now();
-    let (begun, taken) = (Cell::new(false), Rc::new(Cell::new(sent_at)));
+    let (begun, taken) = (Begun::default(), Rc::new(Cell::new(sent_at)));
     let request = send::outgoing(parts, body.noting(&taken));
     let sending = core.upstreams[upstream].send(request, purpose, &begun);
     let sent = match within(patience, &taken, client.passing_hints(sending)).await {
         Some(Ok(sent)) => sent,
-        Some(Err(error)) => return Err(refusal(error)),
+        Some(Err(error)) => {
+            core.gate.upstream_failed(upstream, &error, sent_at.elapsed());
+            return Err(refusal(error));
+        }
         // Nothing has left yet: this is about connecting, whatever the name of the patience that ended.
-        None if !begun.get() => {
+        None if begun.at().is_none() => {
             return Err(Refusal::UpstreamUnreachable { retry_after: TRY_AGAIN, cause: None });
         }
         None => return Err(Refusal::UpstreamTimeout { cause: None }),
@@ -64,6 +72,7 @@ pub async fn pass(
         client.open_tunnel(hyper::upgrade::on(&mut response));
         return Ok(Passed { response: switching(id, protocol, response), server: Some(server) });
     }
+    renew::of_answer(core, renewing, response.headers()).await;
     let trailers = forward::Trailers::of(response.headers());
     forward::to_client(id, response.headers_mut());
     trailers.announce(response.headers_mut());

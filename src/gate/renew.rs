@@ -3,14 +3,13 @@
 //! An honest second purchase can be byte-identical to the first. What tells them apart is something in between: a
 //! request or an answer that shows a new cart. From then on the identity's older records answer nobody.
 
-use std::rc::Rc;
-
 use http::{HeaderMap, header};
 use smallvec::SmallVec;
 
 use super::{
+    body::Collected,
     core::Core,
-    find::{self, Found, Matched},
+    find::{self, Matched},
     search,
 };
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
 };
 
 /// The identities of one request under the renew rules of its upstream.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Renewing {
     /// One per rule whose identity the request carries: rule number and identity.
     identities: SmallVec<[(usize, Key); 1]>,
@@ -35,8 +34,14 @@ impl Renewing {
     }
 }
 
-/// Reads the identities, and begins a generation where the request itself says so.
-pub fn of_request(core: &Rc<Core>, upstream: usize, matched: &Matched) -> Renewing {
+/// Reads the identities, and begins a generation where the request itself says so. `read` is the body, where it was
+/// collected.
+pub async fn of_request(
+    core: &Core,
+    upstream: usize,
+    matched: &Matched,
+    read: Option<&Collected>,
+) -> Renewing {
     let rules = &core.gate.config.renewals;
     let mut renewing = Renewing::default();
     if rules.iter().all(|rule| rule.upstream != upstream) {
@@ -44,12 +49,9 @@ pub fn of_request(core: &Rc<Core>, upstream: usize, matched: &Matched) -> Renewi
     }
     let host = find::host(&matched.parts);
     let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
-    let content = match &matched.found {
-        Found::Collected(read) => {
-            request::body::read(&matched.parts.headers, &read.bytes, read.bytes.len() * 4)
-        }
-        Found::Stream(_) | Found::Begun { .. } => Content::Empty,
-    };
+    let content = read.map_or(Content::Empty, |read| {
+        request::body::read(&matched.parts.headers, &read.bytes, read.bytes.len().saturating_mul(4))
+    });
     for (number, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.upstream == upstream) {
         let name = &core.gate.config.upstreams[upstream].name;
         let Some(key) = request::identity_key(name, &rule.identity, &core.gate.secret, &view, &content)
@@ -58,45 +60,40 @@ pub fn of_request(core: &Rc<Core>, upstream: usize, matched: &Matched) -> Renewi
         };
         renewing.identities.push((number, key));
         if shows_new_cart(rule, &view, &matched.path) {
-            begin(core, key);
+            begin(core, key).await;
         }
     }
     renewing
 }
 
+/// The configuration takes no conditions on a body here: the traffic without a guard is not read.
 fn shows_new_cart(rule: &Renewal, view: &View<'_>, path: &str) -> bool {
     match &rule.on {
-        RenewOn::Request(matcher) => {
-            let readings = Readings::only(path);
-            matches!(matcher.head(view, &readings), Head::Yes(_))
-        }
+        RenewOn::Request(matcher) => matches!(matcher.head(view, &Readings::only(path)), Head::Yes(_)),
         RenewOn::Answer { .. } => false,
     }
 }
 
-/// Begins a generation where the shop's answer says so.
-pub fn of_answer(core: &Rc<Core>, renewing: Renewing, answer: &HeaderMap) {
-    for (number, key) in renewing.identities {
-        match &core.gate.config.renewals[number].on {
+/// Begins a generation where the shop's answer says so, before anybody gets that answer.
+pub async fn of_answer(core: &Core, renewing: &Renewing, answer: &HeaderMap) {
+    for (number, key) in &renewing.identities {
+        match &core.gate.config.renewals[*number].on {
             RenewOn::Request(_) => {}
             RenewOn::Answer { set_cookie } => {
-                let lines = answer.get_all(header::SET_COOKIE).iter();
-                if lines.into_iter().any(|line| set_cookie.is_match(line.as_bytes())) {
-                    begin(core, key);
+                let mut lines = answer.get_all(header::SET_COOKIE).iter();
+                if lines.any(|line| set_cookie.is_match(line.as_bytes())) {
+                    begin(core, *key).await;
                 }
             }
         }
     }
 }
 
-fn begin(core: &Rc<Core>, identity: Key) {
-    let gate = std::sync::Arc::clone(&core.gate);
-    let tasks = gate.claims.tasks.clone();
-    drop(tokio::task::spawn_local(tasks.track_future(async move {
-        let claims = &gate.claims;
-        if let Err(error) = claims.store.begin_generation(identity).await {
-            claims.observer.store_error(StoreOp::Generation, &error);
-        }
-        gate.observation.begin_generation(identity).await;
-    })));
+async fn begin(core: &Core, identity: Key) {
+    // What was observed belongs to a purchase too.
+    core.gate.observation.begin_generation(identity).await;
+    let claims = &core.gate.claims;
+    if let Err(error) = claims.store.begin_generation(identity).await {
+        claims.observer.store_error(StoreOp::Generation, &error);
+    }
 }

@@ -111,6 +111,12 @@ impl Report {
         self.spent = end.spent;
     }
 
+    /// The answer is too large to be kept, and its flight goes on while it is given.
+    pub fn streamed(mut self, fence: Fence) -> Self {
+        self.fence = Some(fence);
+        self
+    }
+
     /// The leader's client gets the shop's answer.
     pub fn lead(mut self, response: Response<Reply>, reason: Reason) -> Response<Reply> {
         self.tell(Verdict::Lead, reason, None, Phase::Reply, &response);

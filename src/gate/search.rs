@@ -5,7 +5,7 @@
 use http::request::Parts;
 
 use crate::{
-    config::{Guard, Route},
+    config::{Enforce, Route},
     request::{View, body::Content},
     route::{
         matcher::{BodyMatch, Head, Hit},
@@ -85,7 +85,7 @@ impl<'a> Search<'a> {
                 (Head::AfterBody(_), None) => return Step::NeedsBody(number),
                 (Head::AfterBody(hit), Some(content)) => match route.matcher.body(&view, readings, content) {
                     BodyMatch::Yes => Ok(hit),
-                    BodyMatch::Unreadable(what) if route.guard.is_some() => {
+                    BodyMatch::Unreadable(what) if is_enforced(route) => {
                         return Step::Unreadable { route: number, what };
                     }
                     BodyMatch::No | BodyMatch::Unreadable(_) => Err(Passed::Body),
@@ -109,6 +109,11 @@ impl<'a> Search<'a> {
     }
 }
 
+/// What is only observed is refused nothing.
+pub fn is_enforced(route: &Route) -> bool {
+    route.guard.as_ref().is_some_and(|guard| guard.enforce == Enforce::Yes)
+}
+
 /// A request as rules and guards read it.
 #[must_use]
 pub fn view<'a>(parts: &'a Parts, host: &'a str, path: &'a str, params: &'a [(String, String)]) -> View<'a> {
@@ -120,12 +125,6 @@ pub fn view<'a>(parts: &'a Parts, host: &'a str, path: &'a str, params: &'a [(St
         headers: &parts.headers,
         params,
     }
-}
-
-/// The bounds by which a body is read for matching: those of the route itself, or of any guard where it has none.
-#[must_use]
-pub fn bounds_for(routes: &[Route], route: usize) -> Option<&Guard> {
-    routes[route].guard.as_ref().or_else(|| routes.iter().find_map(|route| route.guard.as_ref()))
 }
 
 #[cfg(test)]

@@ -150,7 +150,6 @@ pub fn delivered(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
     let mut effects = Effects::default();
     lapse(cells, now, hold.fence, &mut effects);
     if let Some(run) = run(cells, hold.fence)
-        && run.owner == hold.owner
         && let State::Done { record, settled_at, seen, .. } = &run.state
     {
         let (record, settled_at, seen) = (Arc::clone(record), *settled_at, *seen);

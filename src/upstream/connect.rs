@@ -11,6 +11,9 @@ use tokio::{
 
 use super::body::ToShop;
 
+/// Header lines of an answer; shops that set many cookies need more than hyper's 100.
+const HEADERS_MAX: usize = 512;
+
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +75,14 @@ async fn handshake<IO>(io: IO) -> Result<http1::SendRequest<ToShop>, ConnectErro
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http1::Builder::new().handshake::<_, ToShop>(TokioIo::new(io)).await?;
+    let (sender, connection) = http1::Builder::new()
+        // An order that was placed must not become a doubt because of one line that no client would mind: it is left
+        // out, and white space before a colon is taken away (RFC 9112 section 5.1).
+        .ignore_invalid_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .max_headers(HEADERS_MAX)
+        .handshake::<_, ToShop>(TokioIo::new(io))
+        .await?;
     // The connection's error reaches the exchange that uses it; between exchanges it only means "closed".
     drop(tokio::task::spawn_local(async move {
         let _ = connection.with_upgrades().await;

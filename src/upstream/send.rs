@@ -8,7 +8,7 @@ use std::{cell::Cell, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     ConnectError, Reached, Upstream,
@@ -28,6 +28,33 @@ pub enum Purpose {
     Once,
     /// It asks for an upgrade: a fresh connection that is never pooled.
     Upgrade,
+}
+
+/// When the first byte may have left for the shop, and what has been a sign of life since.
+#[derive(Default)]
+pub struct Begun(Cell<Option<Instant>>);
+
+impl Begun {
+    fn begin(&self) {
+        self.0.set(Some(Instant::now()));
+    }
+
+    /// The request came back whole: nothing of it was written.
+    fn undo(&self) {
+        self.0.set(None);
+    }
+
+    /// The shop has shown a sign of life: patience with it begins anew.
+    pub fn renew(&self) {
+        if self.0.get().is_some() {
+            self.begin();
+        }
+    }
+
+    /// `None` as long as not one byte can have left.
+    pub fn at(&self) -> Option<Instant> {
+        self.0.get()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +90,7 @@ impl Upstream {
         &self,
         request: Request<ToShop>,
         purpose: Purpose,
-        begun: &Cell<bool>,
+        begun: &Begun,
     ) -> Result<Sent, SendError> {
         let safe = is_safe(request.method()) && http_body::Body::is_end_stream(request.body());
         let reuse = if safe && purpose != Purpose::Once { Reuse::Any } else { Reuse::WarmOnly };
@@ -95,7 +122,7 @@ impl Upstream {
         mut request: Request<ToShop>,
         purpose: Purpose,
         reuse: Reuse,
-        begun: &Cell<bool>,
+        begun: &Begun,
     ) -> Result<Response<FromShop>, Failed> {
         let pool = &self.pools[server];
         // HTTP/1.1 cannot do without (RFC 9112 section 3.2), an HTTP/1.0 client can. The server's own name is what it
@@ -157,7 +184,7 @@ enum Failed {
     Final(SendError),
 }
 
-async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Cell<bool>) -> Attempt {
+async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Begun) -> Attempt {
     // The connection's own task may still have to notice that the last exchange is over. Where it is not, the shop
     // has answered before the whole request was there, and somebody else's slow upload is not worth waiting for.
     if !wire.sender.is_ready() {
@@ -167,12 +194,12 @@ async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Cell<bool>) -
             Err(_) => return Attempt::Returned(request, None),
         }
     }
-    begun.set(true);
+    begun.begin();
     match wire.sender.try_send_request(request).await {
         Ok(response) => Attempt::Answered(response, wire),
         Err(mut error) => match error.take_message() {
             Some(request) => {
-                begun.set(false);
+                begun.undo();
                 Attempt::Returned(request, Some(error.into_error()))
             }
             None => Attempt::Broken(error.into_error(), wire.warmth),
@@ -256,10 +283,10 @@ mod tests {
             move |server, reached| told.borrow_mut().push((server, reached))
         };
         let upstream = Upstream::new(settings, Rc::new(Refusing)).watched(watch);
-        let begun = Cell::new(false);
+        let begun = Begun::default();
         let sent = upstream.send(Request::new(ToShop::empty()), Purpose::Exchange, &begun).await;
         assert!(matches!(sent, Err(SendError::Unreachable { .. })));
-        assert!(!begun.get());
+        assert!(begun.at().is_none());
         assert_eq!(*told.borrow(), [(0, Reached::No), (1, Reached::No)]);
     }
 }

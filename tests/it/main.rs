@@ -11,9 +11,13 @@ mod guarantees;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod modes;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod records;
 #[cfg(test)]
 mod shop;
 #[cfg(test)]

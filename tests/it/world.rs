@@ -25,7 +25,6 @@ use oncegate::{
     },
     gate::{
         self,
-        core::TICK,
         forward::{Peer, Trust},
     },
     server,
@@ -144,7 +143,13 @@ impl Gate {
 
     /// An error is an answer that broke off, or none.
     pub(crate) async fn try_send(&self, ask: Ask) -> Result<Answer, String> {
-        client::exchange(self.connect(), ask).await
+        let mut answers = client::exchange(self.connect(), vec![ask]).await?;
+        Ok(answers.remove(0))
+    }
+
+    /// Sends one after the other on one connection.
+    pub(crate) async fn send_all(&self, asks: Vec<Ask>) -> Vec<Answer> {
+        client::exchange(self.connect(), asks).await.expect("whole answers")
     }
 
     pub(crate) async fn post(&self, target: &str, body: &str) -> Answer {

@@ -83,7 +83,8 @@ impl Words {
         let detail = if own.is_empty() {
             Cow::Borrowed(self.detail)
         } else {
-            Cow::Owned(format!("{own} {}", self.detail))
+            let stop = if own.ends_with('.') { "" } else { "." };
+            Cow::Owned(format!("{own}{stop} {}", self.detail))
         };
         Text { title: self.title, detail, shopper: self.shopper, retry: self.retry }
     }

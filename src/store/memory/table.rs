@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, header::LOCATION};
+use http::{HeaderMap, HeaderValue, header::LOCATION};
 
 use super::{MemoryLimits, hash::Short};
 use crate::store::{
@@ -299,8 +299,11 @@ impl Cells for Table {
 /// That the work is done and where it led, without the answer itself.
 fn tombstone(record: &Record) -> Record {
     let mut headers = HeaderMap::new();
-    if let Some(location) = record.headers.get(LOCATION) {
-        headers.insert(LOCATION, location.clone());
+    // A copy: the record's values share one block, which a clone would hold on to.
+    if let Some(Ok(location)) =
+        record.headers.get(LOCATION).map(|value| HeaderValue::from_bytes(value.as_bytes()))
+    {
+        headers.insert(LOCATION, location);
     }
     Record { headers, body: Kept::Dropped, ..record.clone() }
 }

@@ -158,10 +158,6 @@ impl Sending {
         self.0.await.expect("the client does not panic")
     }
 
-    pub(crate) fn has_answer(&self) -> bool {
-        self.0.is_finished()
-    }
-
     /// The client closes its connection.
     pub(crate) async fn leave(self) {
         assert!(!self.0.is_finished(), "it had its answer before it left");
@@ -171,32 +167,30 @@ impl Sending {
     }
 }
 
-/// One request on a connection. Dropping it closes the connection.
-pub(super) async fn exchange(io: DuplexStream, ask: Ask) -> Result<Answer, String> {
+/// Requests on one connection, one after the other. Dropping it closes the connection.
+pub(super) async fn exchange(io: DuplexStream, asks: Vec<Ask>) -> Result<Vec<Answer>, String> {
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(io)).await.map_err(|error| error.to_string())?;
-    let connection = CutOnDrop(tokio::task::spawn_local(async move {
+    let _connection = CutOnDrop(tokio::task::spawn_local(async move {
         // Its errors come to the request.
         let _ = connection.await;
     }));
-    let answer = request(&mut sender, ask).await;
-    drop(connection);
-    answer
-}
-
-/// One of several requests on a connection.
-pub(crate) async fn request(
-    sender: &mut http1::SendRequest<Full<Bytes>>,
-    ask: Ask,
-) -> Result<Answer, String> {
-    let mut request = Request::new(Full::new(ask.body));
-    *request.method_mut() = ask.method;
-    *request.uri_mut() = ask.target.parse().expect("a target");
-    *request.headers_mut() = ask.headers;
-    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
-    Ok(Answer { status: parts.status, headers: parts.headers, body })
+    let mut answers = Vec::new();
+    for ask in asks {
+        // A fresh connection is ready. Waiting for that all the same would let `join!` turn the order of clients round.
+        if !answers.is_empty() {
+            sender.ready().await.map_err(|error| error.to_string())?;
+        }
+        let mut request = Request::new(Full::new(ask.body));
+        *request.method_mut() = ask.method;
+        *request.uri_mut() = ask.target.parse().expect("a target");
+        *request.headers_mut() = ask.headers;
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+        answers.push(Answer { status: parts.status, headers: parts.headers, body });
+    }
+    Ok(answers)
 }
 
 struct CutOnDrop(JoinHandle<()>);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -119,7 +119,6 @@ pub(crate) enum Ended {
 pub(crate) struct Visit {
     pub order: String,
     pub server: String,
-    pub method: Method,
     pub target: String,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -142,7 +141,6 @@ struct Inner {
     then: Does,
     refusals: Cell<usize>,
     attempts: Cell<usize>,
-    connections: Cell<usize>,
     /// A connection that idled longer is closed under the next request.
     idle_max: Option<Duration>,
     visits: RefCell<Vec<Visit>>,
@@ -156,10 +154,6 @@ impl Shop {
 
     pub(crate) fn answers_after(after: Duration, reply: Reply) -> Self {
         Self::does(Does::Answers { after, reply })
-    }
-
-    pub(crate) fn declines_after(after: Duration) -> Self {
-        Self::answers_after(after, declined())
     }
 
     pub(crate) fn fails_then_succeeds(after: Duration, failure: Reply, success: Reply) -> Self {
@@ -221,7 +215,6 @@ impl Shop {
             then,
             refusals: Cell::new(0),
             attempts: Cell::new(0),
-            connections: Cell::new(0),
             idle_max: None,
             visits: RefCell::default(),
             overlaps: Cell::new(0),
@@ -256,10 +249,6 @@ impl Shop {
         self.0.attempts.get()
     }
 
-    pub(crate) fn connections(&self) -> usize {
-        self.0.connections.get()
-    }
-
     pub(crate) fn comes_back(&self) {
         self.0.refusals.set(0);
     }
@@ -277,7 +266,6 @@ impl Shop {
             self.0.refusals.set(refusals - 1);
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        self.0.connections.set(self.0.connections.get() + 1);
         let (gate, shop) = tokio::io::duplex(super::PIPE_BYTES);
         let (this, server) = (self.clone(), server.to_owned());
         let idle_since = Rc::new(Cell::new(Instant::now()));
@@ -307,7 +295,6 @@ impl Shop {
         let work = self.begin(Visit {
             order,
             server,
-            method: parts.method,
             target,
             headers: parts.headers,
             body,

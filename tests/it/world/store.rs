@@ -19,6 +19,7 @@ use oncegate::{
 pub(crate) struct Flaky {
     memory: Arc<Memory>,
     failing: Mutex<BTreeSet<&'static str>>,
+    losing: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Flaky {
@@ -33,7 +34,7 @@ impl Flaky {
                 ticking.tick();
             }
         }));
-        Arc::new(Self { memory, failing: Mutex::default() })
+        Arc::new(Self { memory, failing: Mutex::default(), losing: Mutex::default() })
     }
 
     /// From now on calls of this kind are not answered.
@@ -41,8 +42,14 @@ impl Flaky {
         self.failing.lock().expect("nobody panics with it").insert(operation.as_str());
     }
 
+    /// From now on calls of this kind are carried out, and their answers are lost.
+    pub(crate) fn lose_answers(&self, operation: StoreOp) {
+        self.losing.lock().expect("nobody panics with it").insert(operation.as_str());
+    }
+
     pub(crate) fn mend(&self) {
         self.failing.lock().expect("nobody panics with it").clear();
+        self.losing.lock().expect("nobody panics with it").clear();
     }
 
     fn unless_failing<'a, T: Send + 'a>(
@@ -50,10 +57,18 @@ impl Flaky {
         operation: StoreOp,
         call: impl FnOnce() -> Reply<'a, T>,
     ) -> Reply<'a, T> {
-        match self.failing.lock().expect("nobody panics with it").contains(operation.as_str()) {
-            true => Box::pin(std::future::ready(Err(StoreError::Down("made to fail".to_owned())))),
-            false => call(),
+        let down = || -> Reply<'a, T> {
+            Box::pin(std::future::ready(Err(StoreError::Down("made to fail".to_owned()))))
+        };
+        let is_in = |set: &Mutex<BTreeSet<_>>| {
+            set.lock().expect("nobody panics with it").contains(operation.as_str())
+        };
+        if is_in(&self.failing) {
+            return down();
         }
+        // The memory store acts when it is called, not when it is awaited.
+        let reply = call();
+        if is_in(&self.losing) { down() } else { reply }
     }
 }
 
