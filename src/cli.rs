@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod run;
 mod signals;
 
@@ -50,6 +51,8 @@ enum Command {
     Run(run::RunArgs),
     /// Tell everything that is wrong with a configuration, opening nothing
     Check(check::CheckArgs),
+    /// Say what a configuration makes of one request, and why
+    Explain(explain::ExplainArgs),
     /// Show the difference on this machine: a naive shop, double clicks, callbacks, direct and through the gate
     Demo(demo::DemoArgs),
 }
@@ -68,6 +71,7 @@ pub fn main(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) ->
         Ok(arguments) => match arguments.command {
             Command::Run(args) => run::main(args),
             Command::Check(args) => check::main(&args),
+            Command::Explain(args) => explain::main(&args),
             Command::Demo(args) => demo::main(&args),
         },
         Err(error) => {

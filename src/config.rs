@@ -182,7 +182,7 @@ pub struct Renewal {
 
 #[expect(clippy::large_enum_variant, reason = "there are a few in a process, made once")]
 pub enum RenewOn {
-    Request(Matcher),
+    Request(Box<Matcher>),
     /// A `Set-Cookie` line of an answer matches.
     Answer {
         set_cookie: regex::bytes::Regex,

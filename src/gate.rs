@@ -150,9 +150,8 @@ async fn guarded(
         IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
     };
     let demand = demand(guard, matched.route, &reading, renewing.generations());
-    if has_no_room(core, &reading) {
-        let bound = "flights (limits.flights_max)";
-        return report.refuse(&Refusal::Overloaded { retry_after: TRY_AGAIN, bound }, Phase::Claim);
+    if let Some(refusal) = no_room(core, &reading) {
+        return report.refuse(&refusal, Phase::Claim);
     }
     let (own, mut leaders_own) = oneshot::channel();
     let trace = Rc::new(Trace::default());
@@ -213,16 +212,7 @@ fn demand(
     }
 }
 
-/// Flights outlive their clients, so the bound on connections does not bound them. A flight that is there may still
-/// be joined. Cores look without a lock: each of them may go beyond the bound by one.
-fn has_no_room(core: &Core, reading: &Reading) -> bool {
-    let flights = &core.gate.claims.flights;
-    flights.running() >= core.gate.config.limits.flights_max
-        && reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint))
-}
-
 /// What the flight's task needs to send, should this exchange come to lead.
-#[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
 fn ready(
     client: &Client,
     id: &HeaderValue,
@@ -244,6 +234,16 @@ fn ready(
         renewing,
         trace: Rc::clone(trace),
     }
+}
+
+/// Flights outlive their clients, so the bound on connections does not bound them. A flight that is there may still
+/// be joined. Cores look without a lock: each of them may go beyond the bound by one.
+fn no_room(core: &Core, reading: &Reading) -> Option<Refusal> {
+    let flights = &core.gate.claims.flights;
+    let full = flights.running() >= core.gate.config.limits.flights_max;
+    let begins = reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint));
+    let bound = "flights (limits.flights_max)";
+    (full && begins).then_some(Refusal::Overloaded { retry_after: TRY_AGAIN, bound })
 }
 
 /// A stable key that a plugin of the shop may use: the same for the same request, a guess to nobody.

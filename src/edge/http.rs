@@ -22,11 +22,14 @@ use super::{
     strict::{Line, Strict, StrictLimits, Violation},
     tunnel,
 };
-use crate::gate::{
-    self, Client, Core,
-    body::{BodyError, Reply},
-    client::{Broken, Wire},
-    forward::Peer,
+use crate::{
+    config::Limits,
+    gate::{
+        self, Client, Core,
+        body::{BodyError, Reply},
+        client::{Broken, Wire},
+        forward::Peer,
+    },
 };
 
 /// Longest request target; beyond it 414.
@@ -40,11 +43,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let limits = &core.gate.config.limits;
-    let bounds = StrictLimits {
-        head_bytes_max: limits.header_bytes_max,
-        target_bytes_max: TARGET_BYTES_MAX.min(limits.header_bytes_max / 2),
-        fields_max: limits.headers_max,
-    };
+    let bounds = strict_limits(limits);
     let mut builder = http1::Builder::new();
     // The strict reader's bounds come first; hyper's are only kept from being lower.
     builder
@@ -63,6 +62,16 @@ where
     if let (Ok(()), Some(shop)) = (ended, client.take_tunnel()) {
         let parts = connection.into_parts();
         tunnel::run(parts.io.into_inner(), parts.read_buf, shop).await;
+    }
+}
+
+/// What the strict reader is held to by a configuration.
+#[must_use]
+pub fn strict_limits(limits: &Limits) -> StrictLimits {
+    StrictLimits {
+        head_bytes_max: limits.header_bytes_max,
+        target_bytes_max: TARGET_BYTES_MAX.min(limits.header_bytes_max / 2),
+        fields_max: limits.headers_max,
     }
 }
 

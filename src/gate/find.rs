@@ -1,6 +1,6 @@
 //! Which route a request takes. Where that hangs on the body, the body is read here, within the bounds of the guards.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{header, request::Parts};
@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::{
     body::{Collected, Uncollected, collect},
     core::{Core, Lent},
-    search::{Search, Step, is_enforced},
+    search::{Bounds, Search, Step, is_enforced},
 };
 use crate::{
     answer::refusal::{Cause, Refusal},
-    config::{Enforce, Guard, Route},
+    config::Guard,
     route::{
         matcher::Hit,
         path::{self, Doubt},
@@ -81,36 +81,6 @@ pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<
     };
     Ok(Matched { route, parts, path: readings.path, params, doubt, found })
 }
-
-/// By what bounds a body is read.
-struct Bounds {
-    body_bytes_max: usize,
-    decoded_bytes_max: usize,
-    timeout: Duration,
-}
-
-impl Bounds {
-    fn of(guard: &Guard) -> Self {
-        let timeout = match guard.enforce {
-            Enforce::Yes => guard.body_timeout,
-            Enforce::Observe => OBSERVED_BODY,
-        };
-        Self { body_bytes_max: guard.body_max, decoded_bytes_max: guard.decoded_max, timeout }
-    }
-
-    /// For a body that is read before it is known whose it is: a narrow route must not refuse what a wider one takes.
-    fn widest(routes: &[Route]) -> Option<Self> {
-        let guards = routes.iter().filter_map(|route| route.guard.as_ref()).map(Self::of);
-        guards.reduce(|one, other| Self {
-            body_bytes_max: one.body_bytes_max.max(other.body_bytes_max),
-            decoded_bytes_max: one.decoded_bytes_max.max(other.decoded_bytes_max),
-            timeout: one.timeout.max(other.timeout),
-        })
-    }
-}
-
-/// A body that is only observed may come as slowly as any other; `limits.body_timeout` bounds its pauses.
-const OBSERVED_BODY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why there is no whole body.
 enum Short {

@@ -17,9 +17,6 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_SERVER: HeaderName = HeaderName::from_static("x-forwarded-server");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 oncegate");
 const VIA_OLD: HeaderValue = HeaderValue::from_static("1.0 oncegate");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
@@ -138,15 +135,12 @@ pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, part
     let forwarded = peer.forwarded(host.as_ref());
     match peer.trust {
         Trust::Untrusted => {
+            remove_spoofed(headers);
             headers.insert(X_FORWARDED_FOR, peer.shown.clone());
             headers.insert(header::FORWARDED, forwarded);
             headers.insert(X_FORWARDED_PROTO, HTTP);
-            match host {
-                Some(host) => headers.insert(X_FORWARDED_HOST, host),
-                None => headers.remove(X_FORWARDED_HOST),
-            };
-            for spoofed in [X_FORWARDED_PORT, X_FORWARDED_SERVER, X_REAL_IP] {
-                headers.remove(spoofed);
+            if let Some(host) = host {
+                headers.insert(X_FORWARDED_HOST, host);
             }
             headers.insert(header::VIA, via);
         }
@@ -163,6 +157,21 @@ pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, part
     // Only a leader's own request has one.
     headers.remove(FENCE);
     headers.insert(X_REQUEST_ID, id.clone());
+}
+
+/// Takes out what an untrusted client has no say in: where it comes from, which fence it has (a plugin that knows
+/// fences would believe it, and no real one could top it), and which page it means beside the one that was matched
+/// (`X-Original-URL`, `X-Rewrite-URL`: older Zend and Symfony shops serve that one).
+fn remove_spoofed(headers: &mut HeaderMap) {
+    const NAMES: [&str; 3] = ["x-real-ip", "x-original-url", "x-rewrite-url"];
+    let is_spoofed = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded-") || name.starts_with("oncegate-") || NAMES.contains(&name)
+    };
+    let spoofed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_spoofed).cloned().collect();
+    for name in spoofed {
+        headers.remove(name);
+    }
 }
 
 /// What a message says of its trailers, to be said again where its body is streamed: hyper writes only those that are

@@ -253,7 +253,7 @@ fn lost(cause: LostCause) -> Sent {
 
 /// An answer larger than what is kept is judged by its beginning. Where its status and headers speak for success
 /// and only the body could say otherwise, it counts as done: a second order is worse than a refused retry.
-fn judge_begun(guard: &Guard, parts: &http::response::Parts, begun: &[u8]) -> Judged {
+pub fn judge_begun(guard: &Guard, parts: &http::response::Parts, begun: &[u8]) -> Judged {
     match guard.done_when.judge(parts.status, &parts.headers, begun) {
         Judged::Done => Judged::Done,
         Judged::Failed => guard.done_when.judge_head(parts.status, &parts.headers),

@@ -59,32 +59,37 @@ pub async fn of_request(
             continue;
         };
         renewing.identities.push((number, key));
-        if shows_new_cart(rule, &view, &matched.path) {
+        if is_shown_by_request(rule, &view) {
             begin(core, key).await;
         }
     }
     renewing
 }
 
-/// The configuration takes no conditions on a body here: the traffic without a guard is not read.
-fn shows_new_cart(rule: &Renewal, view: &View<'_>, path: &str) -> bool {
+/// Whether a request shows by itself that a new purchase has begun. The configuration takes no conditions on a body
+/// here: traffic without a guard is not read.
+pub fn is_shown_by_request(rule: &Renewal, view: &View<'_>) -> bool {
     match &rule.on {
-        RenewOn::Request(matcher) => matches!(matcher.head(view, &Readings::only(path)), Head::Yes(_)),
+        RenewOn::Request(matcher) => matches!(matcher.head(view, &Readings::only(view.path)), Head::Yes(_)),
         RenewOn::Answer { .. } => false,
+    }
+}
+
+/// Whether an answer does.
+pub fn is_shown_by_answer(rule: &Renewal, answer: &HeaderMap) -> bool {
+    match &rule.on {
+        RenewOn::Request(_) => false,
+        RenewOn::Answer { set_cookie } => {
+            answer.get_all(header::SET_COOKIE).iter().any(|line| set_cookie.is_match(line.as_bytes()))
+        }
     }
 }
 
 /// Begins a generation where the shop's answer says so, before anybody gets that answer.
 pub async fn of_answer(core: &Core, renewing: &Renewing, answer: &HeaderMap) {
     for (number, key) in &renewing.identities {
-        match &core.gate.config.renewals[*number].on {
-            RenewOn::Request(_) => {}
-            RenewOn::Answer { set_cookie } => {
-                let mut lines = answer.get_all(header::SET_COOKIE).iter();
-                if lines.any(|line| set_cookie.is_match(line.as_bytes())) {
-                    begin(core, *key).await;
-                }
-            }
+        if is_shown_by_answer(&core.gate.config.renewals[*number], answer) {
+            begin(core, *key).await;
         }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! It reads no body: it stops and asks for it, and whoever asked goes on with it.
 
+use std::time::Duration;
+
 use http::request::Parts;
 
 use crate::{
-    config::{Enforce, Route},
+    config::{Enforce, Guard, Route},
     request::{View, body::Content},
     route::{
         matcher::{BodyMatch, Head, Hit},
@@ -109,6 +111,38 @@ impl<'a> Search<'a> {
     }
 }
 
+/// By what bounds a body is read.
+pub struct Bounds {
+    pub body_bytes_max: usize,
+    pub decoded_bytes_max: usize,
+    pub timeout: Duration,
+}
+
+impl Bounds {
+    #[must_use]
+    pub fn of(guard: &Guard) -> Self {
+        let timeout = match guard.enforce {
+            Enforce::Yes => guard.body_timeout,
+            Enforce::Observe => OBSERVED_BODY,
+        };
+        Self { body_bytes_max: guard.body_max, decoded_bytes_max: guard.decoded_max, timeout }
+    }
+
+    /// For a body that is read before it is known whose it is: a narrow route must not refuse what a wider one takes.
+    #[must_use]
+    pub fn widest(routes: &[Route]) -> Option<Self> {
+        let guards = routes.iter().filter_map(|route| route.guard.as_ref()).map(Self::of);
+        guards.reduce(|one, other| Self {
+            body_bytes_max: one.body_bytes_max.max(other.body_bytes_max),
+            decoded_bytes_max: one.decoded_bytes_max.max(other.decoded_bytes_max),
+            timeout: one.timeout.max(other.timeout),
+        })
+    }
+}
+
+/// A body that is only observed may come as slowly as any other; `limits.body_timeout` bounds its pauses.
+const OBSERVED_BODY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What is only observed is refused nothing.
 pub fn is_enforced(route: &Route) -> bool {
     route.guard.as_ref().is_some_and(|guard| guard.enforce == Enforce::Yes)
@@ -192,6 +226,13 @@ mod tests {
     fn a_spelling_of_a_guarded_path_is_not_taken_by_an_unguarded_route_before_it() {
         assert_eq!(search("/static/..%2fcheckout", "order=7").0, "checkout");
         assert_eq!(search("/static/..;/checkout", "order=7").0, "checkout");
+        assert_eq!(
+            search("/static/..%252fcheckout", "order=7").0,
+            "checkout",
+            "to a server that decodes twice"
+        );
+        assert_eq!(search("/x/..%252fcheckout", "order=7").0, "checkout", "and no route matched before");
+        assert_eq!(search("/static/a%252fb", "").0, "static");
         assert_eq!(search("/static/a%20b", "").0, "static");
     }
 

@@ -1,11 +1,13 @@
 //! The integration tests, one binary: everything here runs the program, or whole parts of it, as its users do.
 
 #[cfg(test)]
-mod bounds;
-#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod explain;
+#[cfg(test)]
+mod failures;
 #[cfg(test)]
 mod guarantees;
 #[cfg(test)]

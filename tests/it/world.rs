@@ -173,11 +173,18 @@ impl Gate {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
     }
 
-    /// The log so far, a line each.
+    /// The lines of guarded exchanges so far.
     pub(crate) fn log(&self) -> Vec<serde_json::Value> {
-        let _ = self.core.gate.log.flush(secs(5));
-        let bytes = self.log.0.lock().expect("nobody panics with it").clone();
-        let text = String::from_utf8(bytes).expect("a log in UTF-8");
+        self.lines().into_iter().filter(|line| line.get("verdict").is_some()).collect()
+    }
+
+    /// The events of a name so far: what an operator has to know besides.
+    pub(crate) fn events(&self, name: &str) -> Vec<serde_json::Value> {
+        self.lines().into_iter().filter(|line| line["event"] == name).collect()
+    }
+
+    fn lines(&self) -> Vec<serde_json::Value> {
+        let text = String::from_utf8(self.log_bytes()).expect("a log in UTF-8");
         text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 

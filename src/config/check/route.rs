@@ -117,7 +117,7 @@ fn renewal(reader: &Reader<'_>, shared: &Shared<'_>) -> Option<Renewal> {
                 let follows = "every request would begin a new purchase, so that nothing is ever replayed";
                 reader.report().error(&matched.at, "`request` has no condition", follows, "name a path");
             }
-            RenewOn::Request(build(reader, &matched, "request")?)
+            RenewOn::Request(Box::new(build(reader, &matched, "request")?))
         }
         (None, Some(answer)) => RenewOn::Answer { set_cookie: answer? },
         (Some(_), Some(_)) => {

@@ -98,6 +98,17 @@ impl Raw {
         std::iter::from_fn(|| self.answer()).collect()
     }
 
+    /// The statuses of what comes until the connection ends, whole answers or not.
+    pub(super) fn ending(&mut self) -> Vec<u16> {
+        while self.more() {}
+        let mut statuses = Vec::new();
+        while let Some((answer, length)) = parse(&self.bytes, "GET") {
+            self.bytes.drain(..length);
+            statuses.push(answer.status);
+        }
+        statuses
+    }
+
     /// Waits a little for anything to come; whether something did.
     pub(super) fn glance(&mut self, patience: Duration) -> bool {
         let _ = self.stream.set_read_timeout(Some(patience));

@@ -7,6 +7,8 @@ use super::{
 
 const BAD: &[u16] = &[400];
 
+const WAYS: [&str; 3] = ["/checkout", "/observed", "/other"];
+
 /// A POST with these lines as they are, then an empty line, then these bytes.
 fn post(path: &str, lines: &[u8], rest: &[u8]) -> Vec<u8> {
     let mut bytes =
@@ -20,13 +22,13 @@ fn post(path: &str, lines: &[u8], rest: &[u8]) -> Vec<u8> {
 /// What a smuggler hopes will be read as a request of its own.
 const HIDDEN: &[u8] = b"GET /admin HTTP/1.1\r\nHost: shop.example\r\n\r\n";
 
-/// The lines on a guarded route and on one that is streamed, each with a hidden request behind it.
-fn both(
+/// The lines on each of the ways that a request may go, with a hidden request behind it.
+fn everywhere(
     name: &'static str,
     lines: &[u8],
     statuses: &'static [u16],
-) -> [(&'static str, Vec<u8>, &'static [u16]); 2] {
-    ["/checkout", "/other"].map(|path| (name, post(path, lines, HIDDEN), statuses))
+) -> [(&'static str, Vec<u8>, &'static [u16]); 3] {
+    WAYS.map(|path| (name, post(path, lines, HIDDEN), statuses))
 }
 
 #[test]
@@ -57,11 +59,15 @@ fn a_length_that_two_servers_could_read_differently_is_refused() {
         if value == "05 " {
             continue;
         }
-        cases.extend(both("3, 4: one line", format!("Content-Length: {value}").as_bytes(), &[400, 413]));
+        cases.extend(everywhere(
+            "3, 4: one line",
+            format!("Content-Length: {value}").as_bytes(),
+            &[400, 413],
+        ));
     }
-    cases.extend(both("1: two lines", b"Content-Length: 5\r\nContent-Length: 6", BAD));
-    cases.extend(both("2: equal lines", b"Content-Length: 5\r\nContent-Length: 5", BAD));
-    cases.extend(both("1: other case", b"Content-Length: 5\r\ncONTENT-lENGTH: 0", BAD));
+    cases.extend(everywhere("1: two lines", b"Content-Length: 5\r\nContent-Length: 6", BAD));
+    cases.extend(everywhere("2: equal lines", b"Content-Length: 5\r\nContent-Length: 5", BAD));
+    cases.extend(everywhere("1: other case", b"Content-Length: 5\r\ncONTENT-lENGTH: 0", BAD));
     stage.refuses(&cases);
 }
 
@@ -85,7 +91,7 @@ fn length_and_coding_together_are_refused_on_every_route() {
     let mut stage = Stage::new();
     let chunks = b"0\r\n\r\nGET /admin HTTP/1.1\r\nHost: shop.example\r\n\r\n";
     let mut cases = Vec::new();
-    for path in ["/checkout", "/other"] {
+    for path in WAYS {
         for lines in [
             "Content-Length: 5\r\nTransfer-Encoding: chunked",
             "Transfer-Encoding: chunked\r\nContent-Length: 5",
@@ -103,10 +109,14 @@ fn a_coding_that_is_not_exactly_chunked_is_refused() {
     let mut stage = Stage::new();
     let mut cases = Vec::new();
     for value in ["chunked, chunked", ", chunked", "chunked,", "chunked, ", "chunked,identity", ""] {
-        cases.extend(both("6", format!("Transfer-Encoding: {value}").as_bytes(), &[400, 501]));
+        cases.extend(everywhere("6", format!("Transfer-Encoding: {value}").as_bytes(), &[400, 501]));
     }
-    cases.extend(both("6: two lines", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", BAD));
-    cases.extend(both(
+    cases.extend(everywhere(
+        "6: two lines",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        BAD,
+    ));
+    cases.extend(everywhere(
         "6: two lines",
         b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
         &[400, 501],
@@ -126,7 +136,7 @@ fn a_coding_that_is_not_exactly_chunked_is_refused() {
         "chunked\u{c}",
         "ch\u{fc}nked",
     ] {
-        cases.extend(both("7", format!("Transfer-Encoding: {value}").as_bytes(), &[400, 501]));
+        cases.extend(everywhere("7", format!("Transfer-Encoding: {value}").as_bytes(), &[400, 501]));
     }
     stage.refuses(&cases);
 }
@@ -192,7 +202,7 @@ fn blanks_and_folds_around_names_are_refused() {
         "\u{fc}: z",
         "X y: z",
     ] {
-        cases.extend(both("9, 10", line.as_bytes(), BAD));
+        cases.extend(everywhere("9, 10", line.as_bytes(), BAD));
     }
     let first =
         |line: &str| format!("GET /other HTTP/1.1\r\n{line}\r\nHost: shop.example\r\n\r\n").into_bytes();
@@ -213,11 +223,11 @@ fn control_bytes_are_refused_and_letters_beyond_ascii_pass_unchanged() {
     for byte in (0..=0x1f).chain([0x7f]).filter(|byte| *byte != b'\t') {
         let value = [b"X: a".as_slice(), &[byte], b"b"].concat();
         let name = [b"X".as_slice(), &[byte], b"Y: b"].concat();
-        cases.extend(both("11: value", &value, BAD));
-        cases.extend(both("11: name", &name, BAD));
-        cases.extend(both("11: cookie", &[b"Cookie: a=".as_slice(), &[byte]].concat(), BAD));
+        cases.extend(everywhere("11: value", &value, BAD));
+        cases.extend(everywhere("11: name", &name, BAD));
+        cases.extend(everywhere("11: cookie", &[b"Cookie: a=".as_slice(), &[byte]].concat(), BAD));
     }
-    cases.extend(both("11: name beyond ASCII", b"X\x80: b", BAD));
+    cases.extend(everywhere("11: name beyond ASCII", b"X\x80: b", BAD));
     // One split each is enough for so many.
     for (name, bytes, statuses) in &cases {
         let mark = stage.shop.mark();
@@ -317,10 +327,14 @@ fn a_body_in_broken_chunks_never_reaches_the_shop_as_a_whole_one() {
         let bytes = post("/checkout", b"Transfer-Encoding: chunked", &[chunks, HIDDEN].concat());
         stage.refuses(&[("13-15: guarded", bytes, &[400, 431])]);
         // Streamed, the head is at the shop before the body is known to be broken: its connection has to end.
-        let bytes = post("/other", b"Transfer-Encoding: chunked", &[chunks, HIDDEN].concat());
-        for cuts in stage.splits(bytes.len()) {
+        let ways = ["/other", "/observed"]
+            .map(|path| post(path, b"Transfer-Encoding: chunked", &[chunks, HIDDEN].concat()));
+        let tries = ways
+            .iter()
+            .flat_map(|bytes| stage.splits(bytes.len()).into_iter().map(move |cuts| (bytes, cuts)));
+        for (bytes, cuts) in tries.collect::<Vec<_>>() {
             let mark = stage.shop.mark();
-            let answers = stage.open(&bytes, &cuts).to_end();
+            let answers = stage.open(bytes, &cuts).to_end();
             let good = answers.iter().filter(|answer| answer.status < 400).count();
             assert_eq!(good, 0, "body {number}: {answers:?}");
             stage.shop.wait_until_quiet();
@@ -333,7 +347,7 @@ fn a_body_in_broken_chunks_never_reaches_the_shop_as_a_whole_one() {
 #[test]
 fn a_body_in_sound_chunks_arrives_whole_however_it_was_cut() {
     let mut stage = Stage::new();
-    for path in ["/checkout", "/other"] {
+    for path in WAYS {
         let chunks = b"3\r\na=b\r\n2;ext=\"x;y\"\r\n&c\r\n00002\r\n=d\r\n0\r\nX-Sum: 1\r\n\r\n";
         let bytes = post(path, b"Connection: close\r\nTransfer-Encoding: chunked", chunks);
         for (turn, cuts) in stage.splits(bytes.len()).into_iter().enumerate() {
@@ -351,10 +365,45 @@ fn a_body_in_sound_chunks_arrives_whole_however_it_was_cut() {
     }
 }
 
+/// An observed body beyond `body_max` is begun to be read and then passed on, which is a way of its own.
+#[test]
+fn a_large_body_that_is_not_collected_arrives_byte_for_byte() {
+    let mut stage = Stage::new();
+    let body: Vec<u8> = (0..300_000_u32).map(|number| (number % 251) as u8).collect();
+    let chunks: Vec<u8> = body
+        .chunks(9_999)
+        .flat_map(|part| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat())
+        .chain(*b"0\r\n\r\n")
+        .collect();
+    for path in WAYS {
+        for (lines, sent) in [
+            (format!("Content-Length: {}", body.len()), &body),
+            ("Transfer-Encoding: chunked".into(), &chunks),
+        ] {
+            let session = format!("Connection: close\r\nX-Framing: {}\r\n{lines}", sent.len());
+            let bytes = post(path, session.as_bytes(), sent);
+            let cuts = stage.splits(bytes.len()).remove(1);
+            let mark = stage.shop.mark();
+            let answers = stage.open(&bytes, &cuts).to_end();
+            assert_eq!(
+                answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
+                [200],
+                "{path} {lines}"
+            );
+            let seen = stage.shop.since(mark);
+            stage.check("a large body");
+            // The guard takes both framings for one request, which they are.
+            let led = answers[0].verdict() != "replay";
+            assert_eq!(seen.len(), usize::from(led), "{path} {lines}");
+            assert!(seen.iter().all(|seen| seen.body == body), "{path} {lines}");
+        }
+    }
+}
+
 #[test]
 fn a_client_that_leaves_inside_its_body_has_ordered_nothing() {
     let mut stage = Stage::new();
-    for path in ["/checkout", "/other"] {
+    for path in WAYS {
         for half in [
             post(path, b"Transfer-Encoding: chunked", b"5\r\nhello\r\n"),
             post(path, b"Transfer-Encoding: chunked", b"5\r\nhel"),

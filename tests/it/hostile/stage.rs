@@ -16,13 +16,19 @@ use super::{
     strict::Request,
 };
 
-/// Routes for every kind of key. `/checkout` goes by cookie, as browsers do.
+/// The three ways of a request: guarded, only observed, and passed on.
 pub(super) const ROUTES: &str = r#"
 [[route]]
 name = "checkout"
 upstream = "shop"
 match = { methods = ["POST"], path = "/checkout" }
 guard = { mode = "once", order = ["cookie:session"], identity = ["cookie:session"] }
+
+[[route]]
+name = "observed"
+upstream = "shop"
+match = { path = "/observed" }
+guard = { mode = "once", order = ["cookie:session"], identity = ["cookie:session"], enforce = false, body_max = "64KiB" }
 
 [[route]]
 name = "everything-else"

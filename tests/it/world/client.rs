@@ -132,6 +132,7 @@ impl Answer {
             "cache-status",
             "idempotent-replayed",
             "x-request-id",
+            "traceparent",
             "age",
             "date",
             "content-length",
