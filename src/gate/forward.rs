@@ -183,10 +183,13 @@ pub struct Trailers {
 
 impl Trailers {
     pub fn of(headers: &HeaderMap) -> Self {
-        let announced = headers.get_all(header::TRAILER).iter().cloned().collect();
-        let mut codings =
-            headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
-        let accepted = codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        // Only chunks have trailers behind them (RFC 9112 section 7.1.2).
+        let announced = match headers.contains_key(header::TRANSFER_ENCODING) {
+            true => headers.get_all(header::TRAILER).iter().cloned().collect(),
+            false => SmallVec::new(),
+        };
+        // What no `Connection` line names was left over from another hop (RFC 9110 section 10.1.4).
+        let accepted = names(headers, header::TE, b"trailers") && names(headers, header::CONNECTION, b"te");
         Self { announced, accepted }
     }
 
@@ -227,6 +230,13 @@ pub fn client_address(peer: &Peer, trusted: &[ipnet::IpNet], headers: &HeaderMap
         }
     }
     peer.address
+}
+
+/// Whether one of the lines lists the word.
+fn names(headers: &HeaderMap, name: HeaderName, word: &[u8]) -> bool {
+    let mut listed =
+        headers.get_all(name).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    listed.any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
 }
 
 fn append(headers: &mut HeaderMap, name: HeaderName, last: HeaderValue) {
