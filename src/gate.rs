@@ -434,11 +434,12 @@ fn give(
     Ok(Response::from_parts(parts, Reply::Whole { data, delivered, lent: None }))
 }
 
-/// Tells the store that a client has the answer: from then on `replay_for` holds instead of `replay_unseen_for`.
+/// Tells the store that a client has the answer: `replay_for` begins with the first one, instead of
+/// `replay_unseen_for`. It is told although both are equally long: an answer that a retry gets at the end of its
+/// undelivered life has a life before it, in which that retry may be repeated.
 fn delivered(core: &Rc<Core>, guard: &Guard, judged: Judged, hold: &Hold) -> Option<Delivered> {
-    let differs = guard.replay_for != guard.replay_unseen_for;
     let kept = guard.mode == Mode::Once && judged == Judged::Done && hold.fingerprint.is_some();
-    if !differs || !kept {
+    if !kept {
         return None;
     }
     let (claims, hold) = (std::sync::Arc::clone(&core.gate.claims), hold.clone());
