@@ -84,7 +84,11 @@ async fn a_double_click_on_a_late_retry_is_given_the_same_answer() {
         let again = gate.post("/checkout", CART).await;
         assert_eq!((again.verdict(), again.text(), shop.orders()), ("replay", "run 1", 1), "{lines}");
         tokio::time::sleep(secs(542)).await;
-        assert_eq!(gate.post("/checkout", CART).await.verdict(), "lead", "nobody keeps a record alive by asking");
+        assert_eq!(
+            gate.post("/checkout", CART).await.verdict(),
+            "lead",
+            "nobody keeps a record alive by asking"
+        );
     }
 }
 
