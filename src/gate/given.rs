@@ -1,6 +1,7 @@
 //! What a client of a guarded exchange is given: the shop's own answer, or that of another request.
 //!
-//! Nothing here waits or decides who gets what; an answer that was not kept becomes a refusal, never an empty page.
+//! Nothing here decides who gets what, and no client waits here for the store: it is told in the background once a kept
+//! answer has reached one. An answer that was not kept becomes a refusal, never an empty page.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
