@@ -171,6 +171,10 @@ impl Lent {
         Self { budget: Arc::clone(budget), bytes: 0 }
     }
 
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes as much more. False, and nothing taken, when the budget is spent.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {

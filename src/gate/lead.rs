@@ -20,7 +20,7 @@ use super::{
     renew::{self, Renewing},
 };
 use crate::{
-    answer::record,
+    answer::{judge::Seen, record},
     claim::{Answered, Keep, Lost, LostCause, NotSent, Sender, Sent},
     config::{Guard, Mode},
     store::{Fence, Hold, InDoubtPolicy, Judged, Record},
@@ -31,6 +31,9 @@ use crate::{
 const RELAY_DEPTH: usize = 8;
 /// How long such a client may take for one of them.
 const RELAY_PATIENCE: Duration = Duration::from_secs(5);
+/// An answer that is no larger is captured even where the budget for buffers is spent, since `flights_max` bounds it
+/// as well. Were it judged by its head instead, a declined payment would count as done because others are busy.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// What only the leader's client gets: the answer's headers as the shop sent them, and a body too large to keep.
 pub struct LeadersOwn {
@@ -209,14 +212,16 @@ impl Exchange {
         renew::of_answer(&core, &self.renewing, &parts.headers).await;
         match capture(body, guard.record_max, Lent::none(&core.gate.buffers)).await {
             Captured::Whole(body, lent) => {
-                let judged = guard.done_when.judge(parts.status, &parts.headers, &body);
+                let seen = Seen::Whole(&body);
+                let judged = guard.done_when.judge_seen(parts.status, &parts.headers, seen, guard.record_max);
                 let answer = record::record(parts.status, &parts.headers, &body, self.fence, unix_now());
                 self.give(parts, judged, None, lent);
                 self.answered(answer, judged)
             }
             Captured::Broken => lost(LostCause::Truncated),
             Captured::TooLarge { begun, rest } => {
-                let judged = judge_begun(guard, &parts, &begun);
+                let judged =
+                    guard.done_when.judge_seen(parts.status, &parts.headers, Seen::Begun, guard.record_max);
                 let answer = record::tombstone(parts.status, &parts.headers, self.fence, unix_now());
                 let (relay, stream) = mpsc::channel(RELAY_DEPTH);
                 self.give(parts, judged, Some(stream), Lent::none(&core.gate.buffers));
@@ -251,15 +256,6 @@ fn lost(cause: LostCause) -> Sent {
     Sent::Lost(Lost { cause, late: None })
 }
 
-/// An answer larger than what is kept is judged by its beginning. Where its status and headers speak for success
-/// and only the body could say otherwise, it counts as done: a second order is worse than a refused retry.
-pub fn judge_begun(guard: &Guard, parts: &http::response::Parts, begun: &[u8]) -> Judged {
-    match guard.done_when.judge(parts.status, &parts.headers, begun) {
-        Judged::Done => Judged::Done,
-        Judged::Failed => guard.done_when.judge_head(parts.status, &parts.headers),
-    }
-}
-
 enum Captured {
     Whole(Bytes, Lent),
     /// Larger than what is kept, or than what there is room for.
@@ -276,7 +272,9 @@ async fn capture(mut body: FromShop, bytes_max: usize, mut lent: Lent) -> Captur
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Captured::Broken };
         let Ok(data) = frame.into_data() else { continue };
-        let fits = first.len() + more.len() + data.len() <= bytes_max && lent.grow(data.len());
+        let bytes = first.len() + more.len() + data.len();
+        let has_room = lent.grow(bytes - lent.bytes()) || bytes <= SMALL_BYTES;
+        let fits = bytes <= bytes_max && has_room;
         if first.is_empty() && more.is_empty() {
             first = data;
         } else {

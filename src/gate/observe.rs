@@ -6,19 +6,19 @@
 use std::{rc::Rc, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::{
     Client, Core, TRY_AGAIN,
     body::{Reply, Watch},
-    core::unix_now,
+    core::{Lent, unix_now},
     find::{self, Matched},
     pass,
     renew::Renewing,
     report::Report,
 };
 use crate::{
-    answer::record,
+    answer::{judge::Seen, record},
     claim::Boarding,
     config::{Guard, Mode},
     ops::words::Reason,
@@ -146,13 +146,17 @@ struct Watching {
     hold: Option<Hold>,
     status: StatusCode,
     headers: HeaderMap,
-    body: BytesMut,
+    /// As long as it is no larger than what would be kept, and there is room for it.
+    body: Option<BytesMut>,
+    lent: Lent,
 }
 
 impl Watching {
     fn new(core: &Rc<Core>, route: usize, hold: Hold) -> Self {
         let (status, headers) = (StatusCode::OK, HeaderMap::new());
-        Self { core: Rc::clone(core), route, hold: Some(hold), status, headers, body: BytesMut::new() }
+        let lent = Lent::none(&core.gate.buffers);
+        let body = Some(BytesMut::new());
+        Self { core: Rc::clone(core), route, hold: Some(hold), status, headers, body, lent }
     }
 
     fn began(mut self, head: &http::response::Parts) -> Self {
@@ -187,17 +191,18 @@ impl Watching {
 impl Watch for Watching {
     fn data(&mut self, bytes: &Bytes) {
         let Some(guard) = &self.core.gate.config.routes[self.route].guard else { return };
-        let room = guard.record_max.saturating_sub(self.body.len());
-        self.body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let Some(body) = &mut self.body else { return };
+        if body.len() + bytes.len() <= guard.record_max && self.lent.grow(bytes.len()) {
+            body.extend_from_slice(bytes);
+        } else {
+            (self.body, self.lent) = (None, Lent::none(&self.core.gate.buffers));
+        }
     }
 
     fn end(&mut self) {
         let Some(guard) = &self.core.gate.config.routes[self.route].guard else { return };
-        // The client's Accept-Encoding was left alone, so the body may be coded: then only the head can speak.
-        let judged = match self.headers.contains_key(header::CONTENT_ENCODING) {
-            true => guard.done_when.judge_head(self.status, &self.headers),
-            false => guard.done_when.judge(self.status, &self.headers, &self.body),
-        };
+        let seen = self.body.as_deref().map_or(Seen::Begun, Seen::Whole);
+        let judged = guard.done_when.judge_seen(self.status, &self.headers, seen, guard.record_max);
         self.settle(Some(judged));
     }
 }
