@@ -60,7 +60,15 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
         report::plain_refusal(&refusal, wants, &id)
     };
     let mut response = match admitted(core, client, parts, incoming).await {
-        Err(refusal) => refuse(refusal, None),
+        Err(unfound) => {
+            let find::Unfound { parts, asking, refusal } = *unfound;
+            match asking.filter(|&number| core.gate.config.routes[number].guard.is_some()) {
+                None => refuse(refusal, None),
+                Some(number) => {
+                    Report::begin(core, client, number, &id, &parts).refuse(&refusal, Phase::Read)
+                }
+            }
+        }
         Ok(matched) => {
             let number = matched.route;
             match &core.gate.config.routes[number].guard {
@@ -88,9 +96,11 @@ async fn admitted(
     client: &Client,
     parts: Parts,
     incoming: Incoming,
-) -> Result<Matched, Refusal> {
-    client.admits(&parts)?;
-    find::route(core, parts, incoming).await
+) -> Result<Matched, Box<find::Unfound>> {
+    match client.admits(&parts) {
+        Ok(()) => find::route(core, client, parts, incoming).await,
+        Err(refusal) => Err(Box::new(find::Unfound { parts, asking: None, refusal })),
+    }
 }
 
 /// No guard: streamed through untouched.
@@ -123,9 +133,9 @@ async fn guarded(
     if core.gate.is_draining() {
         return report.refuse(&Refusal::Draining { retry_after: TRY_AGAIN }, Phase::Read);
     }
-    let read = match find::collected(core, guard, &mut matched).await {
+    let read = match find::collected(core, client, guard, &mut matched).await {
         Ok(read) => read,
-        Err(refusal) => return report.refuse(&client.explained(refusal), Phase::Read),
+        Err(refusal) => return report.refuse(&refusal, Phase::Read),
     };
     report.read();
     if let Some(doubt) = matched.doubt.take() {
@@ -392,12 +402,16 @@ fn leaders_answer(
         crate::store::Kept::Whole(bytes) => bytes.clone(),
         crate::store::Kept::Dropped => bytes::Bytes::new(),
     };
-    let data = Some(body).filter(|body| !body.is_empty());
+    // Without a body its length is that of an answer to HEAD, which only the shop knows (RFC 9110 section 9.3.2).
+    let is_empty = body.is_empty();
+    let data = Some(body).filter(|_| !is_empty);
     let mut response = Response::new(Reply::Whole { data, delivered, lent: Some(own.lent) });
     *response.status_mut() = own.status;
     *response.headers_mut() = own.headers;
     forward::to_client(id, response.headers_mut());
-    response.headers_mut().remove(http::header::CONTENT_LENGTH);
+    if !is_empty {
+        response.headers_mut().remove(http::header::CONTENT_LENGTH);
+    }
     replay::decorate(response.headers_mut(), How::Lead(stored), 0);
     response
 }
@@ -473,10 +487,7 @@ async fn bypass(
 ) -> Response<Reply> {
     report.passing();
     let upstream = core.gate.config.routes[matched.route].upstream;
-    let body = ToShop::collected(read.bytes, read.trailers);
-    // The body counts against the budget until the shop has answered.
-    let _lent = read.lent;
-    match pass::pass(core, client, upstream, id, matched.parts, body, renewing, None).await {
+    match pass::pass(core, client, upstream, id, matched.parts, read.into_body(), renewing, None).await {
         Ok(mut passed) => {
             let how = How::Bypass(Reason::NoOrderKey);
             replay::decorate(passed.response.headers_mut(), how, 0);
@@ -490,8 +501,8 @@ impl Found {
     fn into_body(self) -> ToShop {
         match self {
             Found::Stream(incoming) => ToShop::Client(incoming),
-            Found::Collected(read) => ToShop::collected(read.bytes, read.trailers),
-            Found::Begun { begun, rest, .. } => ToShop::Begun { begun: Some(begun), rest },
+            Found::Collected(read) => read.into_body(),
+            Found::Begun { begun, rest, lent } => ToShop::Begun { begun: Some(lent.around(begun)), rest },
             Found::Taken => ToShop::empty(),
         }
     }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::core::{Budget, Lent};
-use crate::upstream::FromShop;
+use crate::upstream::{FromShop, ToShop};
 
 /// Why a body ended before its end. The client's connection is closed, so that nobody takes the part for the whole.
 #[derive(Debug, thiserror::Error)]
@@ -210,6 +210,13 @@ pub struct Collected {
     pub trailers: Option<HeaderMap>,
     /// Counts against the budget for as long as the bytes are held.
     pub lent: Lent,
+}
+
+impl Collected {
+    /// To be sent on as it came; it counts against the budget until it is written.
+    pub fn into_body(self) -> ToShop {
+        ToShop::collected(self.lent.around(self.bytes), self.trailers)
+    }
 }
 
 /// Why a body was not collected.

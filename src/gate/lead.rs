@@ -3,26 +3,32 @@
 //! It runs in the flight's task, not in a client's. It never sends again by itself; what it cannot know (a reset, a
 //! timeout, an answer that breaks off) it says.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 
 use super::{
     body::Piece,
     core::{Core, Lent, unix_now},
-    forward,
+    forward, pass,
     renew::{self, Renewing},
 };
 use crate::{
     answer::{judge::Seen, record},
     claim::{Answered, Keep, Lost, LostCause, NotSent, Sender, Sent},
     config::{Guard, Mode},
+    ops::words::CodeClass,
     store::{Fence, Hold, InDoubtPolicy, Judged, Record},
     upstream::{Begun, FromShop, Purpose, SendError, ToShop, send},
 };
@@ -117,15 +123,20 @@ impl Sender for Lead {
             begun: Rc::clone(&begun),
             own: Rc::clone(&self.own),
             trace: Rc::clone(&self.ready.trace),
+            listeners: Rc::new(Listeners::new()),
         };
+        let listeners = Rc::clone(&exchange.listeners);
         let mut running = Box::pin(exchange.run(self.request(hold.fence)));
-        let came = within(patience, &begun, &mut running).await;
+        let last_alive = || begun.at().unwrap_or_else(Instant::now);
+        let came = pass::within(patience, last_alive, &mut running).await;
         if begun.at().is_some() {
             core.gate.metrics.route(self.ready.route).upstream_sends.inc();
         }
         if let Some(sent) = came {
             return sent;
         }
+        listeners.count(&core, route.upstream, CodeClass::None);
+        listeners.relay.take();
         // Nobody waits for the request any more: what it took of the budget is free for others.
         self.ready.body = Bytes::new();
         self.ready.lent = Lent::none(&core.gate.buffers);
@@ -139,19 +150,6 @@ impl Sender for Lead {
             (Box::pin(listening), patience)
         });
         Sent::Lost(Lost { cause: LostCause::Timeout, late })
-    }
-}
-
-/// Waits for an exchange, as long as `patience` after its last sign of life. Connecting has bounds of its own.
-async fn within<T>(patience: Duration, begun: &Begun, running: impl Future<Output = T>) -> Option<T> {
-    let mut running = std::pin::pin!(running);
-    loop {
-        let until = begun.at().unwrap_or_else(Instant::now) + patience;
-        match timeout_at(until, &mut running).await {
-            Ok(came) => return Some(came),
-            Err(_) if begun.at().is_some_and(|at| at + patience <= Instant::now()) => return None,
-            Err(_) => {}
-        }
     }
 }
 
@@ -182,6 +180,36 @@ struct Exchange {
     begun: Rc<Begun>,
     own: Own,
     trace: Rc<Trace>,
+    listeners: Rc<Listeners>,
+}
+
+/// Who still waits for what the shop sends. Shared with whoever has the patience, and ends it.
+struct Listeners {
+    sent_at: Instant,
+    /// A request is counted once, also where its answer comes after it was given up.
+    counted: Cell<bool>,
+    /// To the leader's client. Once it is gone, the client sees that its answer has broken off.
+    relay: RefCell<Option<mpsc::Sender<Piece>>>,
+}
+
+impl Listeners {
+    fn new() -> Self {
+        Self { sent_at: Instant::now(), counted: Cell::new(false), relay: RefCell::default() }
+    }
+
+    fn count(&self, core: &Core, upstream: usize, class: CodeClass) {
+        if !self.counted.replace(true) {
+            core.gate.upstream_answered(upstream, class, self.sent_at.elapsed());
+        }
+    }
+
+    /// Passes a piece on. A client that does not read holds up nobody for long: the order's lane is behind this.
+    async fn tell(&self, piece: Piece) {
+        let Some(to) = self.relay.borrow().clone() else { return };
+        if !matches!(timeout(RELAY_PATIENCE, to.send(piece)).await, Ok(Ok(()))) {
+            self.relay.take();
+        }
+    }
 }
 
 impl Exchange {
@@ -189,11 +217,11 @@ impl Exchange {
         let core = Rc::clone(&self.core);
         let route = &core.gate.config.routes[self.route];
         let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
-        let sent_at = Instant::now();
         let sent = match core.upstreams[route.upstream].send(request, Purpose::Once, &self.begun).await {
             Ok(sent) => sent,
             Err(error) => {
-                core.gate.upstream_failed(route.upstream, &error, sent_at.elapsed());
+                self.listeners.count(&core, route.upstream, CodeClass::None);
+                core.gate.upstream_failed(route.upstream, &error);
                 return match error {
                     SendError::Unreachable { .. } | SendError::NoServer => {
                         Sent::NotSent(NotSent::Unreachable)
@@ -204,7 +232,7 @@ impl Exchange {
         };
         self.trace.server.set(Some(sent.server));
         let (parts, body) = sent.response.into_parts();
-        core.gate.upstream_answered(route.upstream, parts.status, sent_at.elapsed());
+        self.listeners.count(&core, route.upstream, CodeClass::of(parts.status.as_u16()));
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked for it (RFC 9110 section 15.2.2): whatever the shop means, it is no answer.
             return lost(LostCause::Reset);
@@ -225,7 +253,8 @@ impl Exchange {
                 let answer = record::tombstone(parts.status, &parts.headers, self.fence, unix_now());
                 let (relay, stream) = mpsc::channel(RELAY_DEPTH);
                 self.give(parts, judged, Some(stream), Lent::none(&core.gate.buffers));
-                match pass_on(begun, rest, relay, &self.begun).await {
+                *self.listeners.relay.borrow_mut() = Some(relay);
+                match pass_on(begun, rest, &self.listeners, &self.begun).await {
                     Passed::Whole => self.answered(answer, judged),
                     Passed::Broken => lost(LostCause::Truncated),
                 }
@@ -297,34 +326,20 @@ enum Passed {
     Broken,
 }
 
-/// Reads the shop to its end, whether or not the client still takes what is read. A client that does not read holds
-/// up nobody for long: the order's lane is behind this.
-async fn pass_on(begun: Bytes, mut rest: FromShop, relay: mpsc::Sender<Piece>, alive: &Begun) -> Passed {
-    let mut relay = Some(relay);
-    let mut data = begun;
-    loop {
-        if let Some(to) = &relay
-            && !matches!(timeout(RELAY_PATIENCE, to.send(Piece::Data(data))).await, Ok(Ok(())))
-        {
-            relay = None;
-        }
-        data = loop {
-            match rest.frame().await {
-                None => {
-                    if let Some(to) = relay {
-                        // Without this piece the client's answer is seen to have broken off.
-                        let _ = timeout(RELAY_PATIENCE, to.send(Piece::Last)).await;
-                    }
-                    return Passed::Whole;
-                }
-                Some(Ok(frame)) => {
-                    alive.renew();
-                    if let Ok(data) = frame.into_data() {
-                        break data;
-                    }
-                }
-                Some(Err(_)) => return Passed::Broken,
-            }
+/// Reads the shop to its end, whether or not the client still takes what is read.
+async fn pass_on(begun: Bytes, mut rest: FromShop, to: &Listeners, alive: &Begun) -> Passed {
+    to.tell(Piece::Data(begun)).await;
+    while let Some(frame) = rest.frame().await {
+        let Ok(frame) = frame else {
+            to.relay.take();
+            return Passed::Broken;
         };
+        alive.renew();
+        if let Ok(data) = frame.into_data() {
+            to.tell(Piece::Data(data)).await;
+        }
     }
+    // Without this piece the client's answer is seen to have broken off.
+    to.tell(Piece::Last).await;
+    Passed::Whole
 }

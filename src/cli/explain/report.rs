@@ -159,7 +159,7 @@ impl Asked<'_> {
                 Step::Unreadable { what, .. } => {
                     return Err(Refusal::BodyUnreadable { detail: what.into(), cause: None });
                 }
-                Step::NeedsBody(number) => match search::Bounds::widest(routes) {
+                Step::NeedsBody(number) => match search::Bounds::widest(routes, number) {
                     None => search.pass_over(),
                     Some(bounds)
                         if self.body.len() > bounds.body_bytes_max
