@@ -177,7 +177,11 @@ async fn guarded(
         Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
     };
     report.boarded(ticket.role());
-    let waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
+    let waited = tokio::select! {
+        biased;
+        waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max) => waited,
+        () = core.gate.cut.cancelled() => Waited::Cut,
+    };
     report.trace(&trace);
     match waited {
         Waited::End(end, own) => {
@@ -186,6 +190,13 @@ async fn guarded(
         Waited::Stream(own) => {
             let (fence, reason) = (own.fence, reason_of(own.judged));
             report.streamed(fence).lead(streamed(id, own), reason)
+        }
+        Waited::Cut => {
+            let (retry_after, phase) = (TRY_AGAIN, Phase::Follow);
+            match ticket.has_set_out() {
+                true => report.refuse(&Refusal::OutcomeUnknown { retry_after }, phase),
+                false => report.refuse(&Refusal::Draining { retry_after }, phase),
+            }
         }
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
     }
@@ -271,6 +282,8 @@ enum Waited {
     /// The leader's answer is too large to wait for its end.
     Stream(LeadersOwn),
     InVain,
+    /// The process ends before the flight does.
+    Cut,
 }
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.

@@ -231,6 +231,40 @@ pub enum Uncollected {
     Timeout,
 }
 
+/// A body that is put together. One that comes in one piece, the usual case, is never copied.
+#[derive(Default)]
+pub struct Pieces {
+    first: Bytes,
+    more: BytesMut,
+}
+
+impl Pieces {
+    pub fn len(&self) -> usize {
+        self.first.len() + self.more.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `expected` is how many bytes there will be, as far as that is known; 0 where it is not.
+    pub fn push(&mut self, data: Bytes, expected: usize) {
+        if self.is_empty() {
+            self.first = data;
+            return;
+        }
+        if self.more.is_empty() {
+            self.more.reserve((self.first.len() + data.len()).max(expected));
+            self.more.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.more.extend_from_slice(&data);
+    }
+
+    pub fn join(self) -> Bytes {
+        if self.more.is_empty() { self.first } else { self.more.freeze() }
+    }
+}
+
 /// Reads the whole body, within bounds on its size, its time and the sum of all collected bytes.
 pub async fn collect(
     mut body: Incoming,
@@ -243,8 +277,7 @@ pub async fn collect(
     if expected > bytes_max {
         return Err(Uncollected::TooLarge { begun: Bytes::new(), rest: body, lent });
     }
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
+    let mut pieces = Pieces::default();
     let mut trailers = None;
     loop {
         // A body that is there already, the usual case, costs no timer.
@@ -262,20 +295,11 @@ pub async fn collect(
         };
         match frame.into_data() {
             Ok(data) => {
-                let fits = first.len() + more.len() + data.len() <= bytes_max;
+                let fits = pieces.len() + data.len() <= bytes_max;
                 let has_room = fits && lent.grow(data.len());
-                if first.is_empty() && more.is_empty() {
-                    first = data;
-                } else {
-                    if more.is_empty() {
-                        more.reserve((first.len() + data.len()).max(expected.min(bytes_max)));
-                        more.extend_from_slice(&first);
-                        first = Bytes::new();
-                    }
-                    more.extend_from_slice(&data);
-                }
+                pieces.push(data, expected.min(bytes_max));
                 if !fits || !has_room {
-                    let begun = if more.is_empty() { first } else { more.freeze() };
+                    let begun = pieces.join();
                     return Err(match fits {
                         false => Uncollected::TooLarge { begun, rest: body, lent },
                         true => Uncollected::NoRoom { begun, rest: body, lent },
@@ -285,6 +309,5 @@ pub async fn collect(
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    let bytes = if more.is_empty() { first } else { more.freeze() };
-    Ok(Collected { bytes, trailers, lent })
+    Ok(Collected { bytes: pieces.join(), trailers, lent })
 }

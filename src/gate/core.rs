@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio_util::sync::CancellationToken;
 
 use super::observe::Observation;
 use crate::{
@@ -40,6 +41,8 @@ pub struct Gate {
     pub log: Arc<Log>,
     pub buffers: Arc<Budget>,
     pub draining: AtomicBool,
+    /// The drain is cut short: who still waits is told what is known, since nobody will be there to tell it later.
+    pub cut: CancellationToken,
     /// Client connections that are open, over all cores.
     pub connections: AtomicUsize,
     /// Names this process in the log.

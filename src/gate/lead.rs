@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    body::Piece,
+    body::{Piece, Pieces},
     core::{Core, Lent, unix_now},
     forward, pass,
     renew::{self, Renewing},
@@ -296,29 +296,18 @@ enum Captured {
 }
 
 async fn capture(mut body: FromShop, bytes_max: usize, mut lent: Lent) -> Captured {
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
+    let mut pieces = Pieces::default();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Captured::Broken };
         let Ok(data) = frame.into_data() else { continue };
-        let bytes = first.len() + more.len() + data.len();
+        let bytes = pieces.len() + data.len();
         let has_room = lent.grow(bytes - lent.bytes()) || bytes <= SMALL_BYTES;
-        let fits = bytes <= bytes_max && has_room;
-        if first.is_empty() && more.is_empty() {
-            first = data;
-        } else {
-            if more.is_empty() {
-                more.extend_from_slice(&first);
-                first = Bytes::new();
-            }
-            more.extend_from_slice(&data);
-        }
-        if !fits {
-            let begun = if more.is_empty() { first } else { more.freeze() };
-            return Captured::TooLarge { begun, rest: body };
+        pieces.push(data, 0);
+        if bytes > bytes_max || !has_room {
+            return Captured::TooLarge { begun: pieces.join(), rest: body };
         }
     }
-    Captured::Whole(if more.is_empty() { first } else { more.freeze() }, lent)
+    Captured::Whole(pieces.join(), lent)
 }
 
 enum Passed {
