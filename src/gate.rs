@@ -62,7 +62,15 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
         report::plain_refusal(&refusal, wants, &id)
     };
     let mut response = match admitted(core, client, parts, incoming).await {
-        Err(refusal) => refuse(refusal, None),
+        Err(unfound) => {
+            let find::Unfound { parts, asking, refusal } = *unfound;
+            match asking.filter(|&number| core.gate.config.routes[number].guard.is_some()) {
+                None => refuse(refusal, None),
+                Some(number) => {
+                    Report::begin(core, client, number, &id, &parts).refuse(&refusal, Phase::Read)
+                }
+            }
+        }
         Ok(matched) => {
             let number = matched.route;
             match &core.gate.config.routes[number].guard {
@@ -90,9 +98,11 @@ async fn admitted(
     client: &Client,
     parts: Parts,
     incoming: Incoming,
-) -> Result<Matched, Refusal> {
-    client.admits(&parts)?;
-    find::route(core, parts, incoming).await
+) -> Result<Matched, Box<find::Unfound>> {
+    match client.admits(&parts) {
+        Ok(()) => find::route(core, client, parts, incoming).await,
+        Err(refusal) => Err(Box::new(find::Unfound { parts, asking: None, refusal })),
+    }
 }
 
 /// No guard: streamed through untouched.
@@ -125,9 +135,9 @@ async fn guarded(
     if core.gate.is_draining() {
         return report.refuse(&Refusal::Draining { retry_after: TRY_AGAIN }, Phase::Read);
     }
-    let read = match find::collected(core, guard, &mut matched).await {
+    let read = match find::collected(core, client, guard, &mut matched).await {
         Ok(read) => read,
-        Err(refusal) => return report.refuse(&client.explained(refusal), Phase::Read),
+        Err(refusal) => return report.refuse(&refusal, Phase::Read),
     };
     report.read();
     if let Some(doubt) = matched.doubt.take() {
@@ -169,7 +179,11 @@ async fn guarded(
         Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
     };
     report.boarded(ticket.role());
-    let waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
+    let waited = tokio::select! {
+        biased;
+        waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max) => waited,
+        () = core.gate.cut.cancelled() => Waited::Cut,
+    };
     report.trace(&trace);
     match waited {
         Waited::End(end, own) => {
@@ -178,6 +192,13 @@ async fn guarded(
         Waited::Stream(own) => {
             let (fence, reason) = (own.fence, reason_of(own.judged));
             report.streamed(fence).lead(streamed(id, own), reason)
+        }
+        Waited::Cut => {
+            let (retry_after, phase) = (TRY_AGAIN, Phase::Follow);
+            match ticket.has_set_out() {
+                true => report.refuse(&Refusal::OutcomeUnknown { retry_after }, phase),
+                false => report.refuse(&Refusal::Draining { retry_after }, phase),
+            }
         }
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
     }
@@ -263,6 +284,8 @@ enum Waited {
     /// The leader's answer is too large to wait for its end.
     Stream(LeadersOwn),
     InVain,
+    /// The process ends before the flight does.
+    Cut,
 }
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.
@@ -388,10 +411,7 @@ async fn bypass(
 ) -> Response<Reply> {
     report.passing();
     let upstream = core.gate.config.routes[matched.route].upstream;
-    let body = ToShop::collected(read.bytes, read.trailers);
-    // The body counts against the budget until the shop has answered.
-    let _lent = read.lent;
-    match pass::pass(core, client, upstream, id, matched.parts, body, renewing, None).await {
+    match pass::pass(core, client, upstream, id, matched.parts, read.into_body(), renewing, None).await {
         Ok(mut passed) => {
             let how = How::Bypass(Reason::NoOrderKey);
             replay::decorate(passed.response.headers_mut(), how, 0);
@@ -405,8 +425,8 @@ impl Found {
     fn into_body(self) -> ToShop {
         match self {
             Found::Stream(incoming) => ToShop::Client(incoming),
-            Found::Collected(read) => ToShop::collected(read.bytes, read.trailers),
-            Found::Begun { begun, rest, .. } => ToShop::Begun { begun: Some(begun), rest },
+            Found::Collected(read) => read.into_body(),
+            Found::Begun { begun, rest, lent } => ToShop::Begun { begun: Some(lent.around(begun)), rest },
             Found::Taken => ToShop::empty(),
         }
     }

@@ -221,16 +221,7 @@ impl Refusal {
     /// The private text with all its sources, for the log.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        // The bound is against a chain that leads back to itself.
-        for _ in 0..8 {
-            let Some(error) = source else { break };
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        text
+        chain(self)
     }
 
     /// The whole answer; `Content-Length` is left to the server.
@@ -259,6 +250,21 @@ impl Refusal {
         let wait = self.retry_after()?;
         Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
     }
+}
+
+/// An error with all its sources, in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    // The bound is against a chain that leads back to itself.
+    for _ in 0..8 {
+        let Some(error) = source else { break };
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 /// Neither `hit` nor `fwd`: the answer came from no cache and was not asked for (RFC 9211, section 2).
