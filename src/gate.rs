@@ -9,6 +9,7 @@ pub mod client;
 pub mod core;
 pub mod find;
 pub mod forward;
+mod given;
 pub mod lead;
 pub mod observe;
 pub mod pass;
@@ -34,13 +35,14 @@ use crate::{
     config::{Enforce, Guard, Mode, OnNoKey, SendKey},
     ops::words::{Phase, Reason},
     request::{self, IdentityRead, Reading, Unread},
-    store::{Hold, Judged, Owner, Record},
+    store::Judged,
     upstream::ToShop,
 };
-use body::{Collected, Delivered, Reply};
+use body::{Collected, Reply};
 pub use client::Client;
 pub use core::{Core, Gate};
 use find::{Found, Matched};
+use given::{delivered, give, hold_of, leaders_answer, streamed};
 use lead::{Lead, LeadersOwn, Ready, Trace};
 use renew::Renewing;
 use report::Report;
@@ -342,28 +344,23 @@ fn answered(
                     let stored = stored(guard, judged, reading);
                     report.lead(leaders_answer(id, own, &answer, stored, delivered), reason)
                 }
-                (Role::Leader, None) | (Role::Follower, _) => report.given(
-                    give(id, &answer, How::Follow, share, delivered),
-                    &answer,
-                    How::Follow,
-                    reason,
-                ),
+                (Role::Leader, None) | (Role::Follower, _) => {
+                    let given = give(id, &answer, (How::Follow, judged), share, delivered);
+                    report.given(given, &answer, How::Follow, reason)
+                }
             }
         }
         Ended::Followed { answer, judged } => {
-            let delivered =
-                delivered(core, guard, judged, &hold_of(reading, &answer, core.gate.claims.lease));
-            report.given(
-                give(id, &answer, How::Follow, share, delivered),
-                &answer,
-                How::Follow,
-                reason_of(judged),
-            )
+            let hold = hold_of(reading, &answer, core.gate.claims.lease);
+            let delivered = delivered(core, guard, judged, &hold);
+            let given = give(id, &answer, (How::Follow, judged), share, delivered);
+            report.given(given, &answer, How::Follow, reason_of(judged))
         }
         Ended::Replayed(record) => {
             let hold = hold_of(reading, &record, core.gate.claims.lease);
             let delivered = delivered(core, guard, Judged::Done, &hold);
-            report.given(give(id, &record, How::Replay, share, delivered), &record, How::Replay, Reason::Done)
+            let given = give(id, &record, (How::Replay, Judged::Done), share, delivered);
+            report.given(given, &record, How::Replay, Reason::Done)
         }
         Ended::Lost(LostCause::Timeout) => report.refuse(&Refusal::UpstreamTimeout { cause: None }, phase),
         Ended::Lost(LostCause::Reset | LostCause::Truncated) => {
@@ -400,92 +397,6 @@ fn stored(guard: &Guard, judged: Judged, reading: &Reading) -> Storing {
     match (judged, guard.mode) {
         (Judged::Done, Mode::Once) if reading.fingerprint.is_some() => Storing::Stored,
         (Judged::Done | Judged::Failed, Mode::Once | Mode::Signal | Mode::Serial) => Storing::Unstored,
-    }
-}
-
-/// The leader's client gets the shop's own headers.
-fn leaders_answer(
-    id: &HeaderValue,
-    own: LeadersOwn,
-    answer: &Record,
-    stored: Storing,
-    delivered: Option<Delivered>,
-) -> Response<Reply> {
-    let body = match &answer.body {
-        crate::store::Kept::Whole(bytes) => bytes.clone(),
-        crate::store::Kept::Dropped => bytes::Bytes::new(),
-    };
-    // Without a body its length is that of an answer to HEAD, which only the shop knows (RFC 9110 section 9.3.2).
-    let is_empty = body.is_empty();
-    let data = Some(body).filter(|_| !is_empty);
-    let mut response = Response::new(Reply::Whole { data, delivered, lent: Some(own.lent) });
-    *response.status_mut() = own.status;
-    *response.headers_mut() = own.headers;
-    forward::to_client(id, response.headers_mut());
-    if !is_empty {
-        response.headers_mut().remove(http::header::CONTENT_LENGTH);
-    }
-    replay::decorate(response.headers_mut(), How::Lead(stored), 0);
-    response
-}
-
-fn streamed(id: &HeaderValue, own: LeadersOwn) -> Response<Reply> {
-    let LeadersOwn { status, headers, stream, .. } = own;
-    let mut response = Response::new(stream.map_or_else(Reply::empty, Reply::relay));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    forward::to_client(id, response.headers_mut());
-    replay::decorate(response.headers_mut(), How::Lead(Storing::Unstored), 0);
-    response
-}
-
-/// A kept answer for somebody whose request was not sent.
-fn give(
-    id: &HeaderValue,
-    record: &Record,
-    how: How,
-    share: Share,
-    delivered: Option<Delivered>,
-) -> Result<Response<Reply>, Refusal> {
-    let given = replay::respond(record, how, share, core::unix_now());
-    let response = given.map_err(|replay::NotKept| Refusal::AnswerTooLarge {
-        answered: record.status,
-        next: match share {
-            Share::Leader | Share::SameIdentity => record.headers.get(http::header::LOCATION).cloned(),
-            Share::NoIdentity => None,
-        },
-    })?;
-    let (mut parts, body) = response.into_parts();
-    parts.headers.insert(forward::X_REQUEST_ID, id.clone());
-    let data = Some(body).filter(|bytes| !bytes.is_empty());
-    Ok(Response::from_parts(parts, Reply::Whole { data, delivered, lent: None }))
-}
-
-/// Tells the store that a client has the answer: from then on `replay_for` holds instead of `replay_unseen_for`.
-fn delivered(core: &Rc<Core>, guard: &Guard, judged: Judged, hold: &Hold) -> Option<Delivered> {
-    let differs = guard.replay_for != guard.replay_unseen_for;
-    let kept = guard.mode == Mode::Once && judged == Judged::Done && hold.fingerprint.is_some();
-    if !differs || !kept {
-        return None;
-    }
-    let (claims, hold) = (std::sync::Arc::clone(&core.gate.claims), hold.clone());
-    Some(Delivered::new(move || {
-        let tasks = claims.tasks.clone();
-        drop(tokio::task::spawn_local(tasks.track_future(async move {
-            // If the store does not learn of it, the record lives as long as an undelivered one: a safe error.
-            let _ = claims.store.delivered(&hold).await;
-        })));
-    }))
-}
-
-fn hold_of(reading: &Reading, record: &Record, lease: Duration) -> Hold {
-    Hold {
-        owner: Owner(0),
-        fence: record.fence,
-        lanes: reading.lanes.clone(),
-        fingerprint: reading.fingerprint,
-        scope: reading.scope,
-        lease,
     }
 }
 

@@ -15,6 +15,7 @@ pub use crate::ops::words::Fault;
 use crate::{
     answer::replay::{CACHE_STATUS, VERDICT},
     ops::words::{Reason, Verdict},
+    store::Judged,
 };
 
 mod accept;
@@ -60,9 +61,10 @@ pub enum Refusal {
     FollowersFull { retry_after: Duration },
     #[error("something was sent before and no answer is known")]
     OutcomeUnknown { retry_after: Duration },
-    /// `answered` is the shop's status. `next` is where the shop had sent the client: only for the same identity.
-    #[error("the answer was too large to keep")]
-    AnswerTooLarge { answered: StatusCode, next: Option<HeaderValue> },
+    /// `answered` is the shop's status, `judged` what the route made of it. `next` is where the shop had sent the
+    /// client: only for the same identity, and only where the work is done.
+    #[error("the answer, judged {judged:?}, was too large to keep")]
+    AnswerTooLarge { answered: StatusCode, judged: Judged, next: Option<HeaderValue> },
     #[error("an operator resolved the order as done")]
     ResolvedDone,
     #[error("the store gives no answer")]
@@ -293,7 +295,7 @@ mod tests {
             Refusal::LaneFull { retry_after },
             Refusal::FollowersFull { retry_after },
             Refusal::OutcomeUnknown { retry_after },
-            Refusal::AnswerTooLarge { answered: StatusCode::OK, next: None },
+            Refusal::AnswerTooLarge { answered: StatusCode::OK, judged: Judged::Done, next: None },
             Refusal::ResolvedDone,
             Refusal::StoreDown { retry_after, cause: None },
             Refusal::UpstreamUnreachable { retry_after, cause: None },
@@ -417,7 +419,7 @@ mod tests {
     fn a_link_to_the_order_is_given_only_where_it_leads_to_a_page() {
         let page = |next: &'static str| {
             let next = Some(HeaderValue::from_static(next));
-            let refusal = Refusal::AnswerTooLarge { answered: StatusCode::FOUND, next };
+            let refusal = Refusal::AnswerTooLarge { answered: StatusCode::FOUND, judged: Judged::Done, next };
             text(&refusal.render(Wants::Html, "r")).to_owned()
         };
         assert!(page("/order-received/1?a=1&b=2").contains("href=\"/order-received/1?a=1&amp;b=2\""));
@@ -425,6 +427,22 @@ mod tests {
         assert!(!page("javascript:alert(1)").contains("href"));
         assert!(!page("//evil.example/").contains("href"));
         assert!(!page("/\\evil.example/").contains("href"));
+    }
+
+    #[test]
+    fn a_failure_too_large_to_share_says_that_nothing_was_done_and_that_a_retry_is_safe() {
+        let told = |judged, wants| {
+            let refusal = Refusal::AnswerTooLarge { answered: StatusCode::BAD_REQUEST, judged, next: None };
+            text(&refusal.render(wants, "r")).to_owned()
+        };
+        for wants in [Wants::Problem, Wants::Html] {
+            let failed = told(Judged::Failed, wants);
+            assert!(failed.contains("The shop answered 400"), "{failed}");
+            assert!(!failed.contains("carried out") && !failed.contains("not pay again"), "{failed}");
+            assert!(told(Judged::Done, wants).contains("carried out"));
+        }
+        assert!(told(Judged::Failed, Wants::Problem).contains("\"retry\":\"safe\""));
+        assert!(told(Judged::Done, Wants::Problem).contains("\"retry\":\"pointless\""));
     }
 
     #[test]

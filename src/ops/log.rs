@@ -72,15 +72,7 @@ impl Level {
 }
 
 impl Log {
-    /// Writes to standard output. `dropped` counts lines that were lost.
-    ///
-    /// # Errors
-    /// Where the system gives no thread.
-    pub fn to_stdout(format: Format, level: Level, dropped: Counter) -> io::Result<Self> {
-        Self::to(io::stdout(), format, level, dropped)
-    }
-
-    /// Writes to any sink.
+    /// Writes to any sink. `dropped` counts lines that were lost.
     ///
     /// # Errors
     /// Where the system gives no thread.
