@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
+use http::Method;
 use oncegate::gate::core::Lent;
 use tokio::time::Instant;
 
-use crate::world::{CART, Gate, Setup, Shop, created, declined, get, ok, post, secs};
+use crate::world::{Ask, CART, Gate, Setup, Shop, created, declined, get, ok, post, secs};
 
 const BY_RESULT: &str = "done_when = { json = { \"/result\" = \"success\" } }";
 
@@ -129,4 +130,15 @@ async fn refusals_before_the_route_is_known_are_counted_for_the_route_that_asked
     assert_eq!(gate.metric("oncegate_exchanges_total", &labels), 2);
     assert_eq!(gate.metric("oncegate_refusals_total", &["route=\"pay\""]), 2);
     assert_eq!(gate.log().len(), 2);
+}
+
+// What HEAD asks for is the length that GET would have (RFC 9110 section 9.3.2).
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_guarded_head_learns_the_length() {
+    let shop = Shop::answers(ok("seventeen letters"));
+    let guard = "mode = \"once\"\norder = [\"query:order\"]\nidentity = \"none\"";
+    let gate = Gate::with(&shop, Setup::default().route("look", "/look", guard).method("HEAD")).await;
+    let answer = gate.send(Ask { method: Method::HEAD, ..get("/look?order=1001") }).await;
+    assert_eq!((answer.verdict(), answer.header("content-length")), ("lead", "17"));
+    assert_eq!(gate.post("/checkout", CART).await.header("content-length"), "17");
 }

@@ -60,6 +60,12 @@ impl Setup {
         self
     }
 
+    /// The routes before all others so far take requests of another method.
+    pub(crate) fn method(mut self, method: &str) -> Self {
+        self.first = self.first.replace("\"POST\"", &format!("\"{method}\""));
+        self
+    }
+
     /// The same for forms that have a field `pay`.
     pub(crate) fn route_by_form(mut self, name: &str, path: &str, guard: &str) -> Self {
         self = self.route(name, path, guard);
