@@ -204,3 +204,21 @@ impl Drop for Lent {
         self.budget.used.fetch_sub(self.bytes, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_count_against_the_budget_until_the_last_holder_lets_go() {
+        let budget = Budget::new(100);
+        let mut lent = Lent::none(&budget);
+        assert!(lent.grow(60));
+        let mut bytes = lent.around(Bytes::from(vec![b'x'; 60]));
+        let being_written = bytes.split_off(10);
+        drop(bytes);
+        assert_eq!((budget.used(), being_written.len()), (60, 50));
+        drop(being_written);
+        assert_eq!(budget.used(), 0);
+    }
+}

@@ -5,6 +5,8 @@ mod config;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod failures;

@@ -60,6 +60,19 @@ impl Setup {
         self
     }
 
+    /// The routes before all others so far take requests of another method.
+    pub(crate) fn method(mut self, method: &str) -> Self {
+        self.first = self.first.replace("\"POST\"", &format!("\"{method}\""));
+        self
+    }
+
+    /// The same for forms that have a field `pay`.
+    pub(crate) fn route_by_form(mut self, name: &str, path: &str, guard: &str) -> Self {
+        self = self.route(name, path, guard);
+        self.first = self.first.replace("[route.guard]", "form = { pay = \"*\" }\n[route.guard]");
+        self
+    }
+
     /// A `[[renew]]` section by the session cookie.
     pub(crate) fn renew(mut self, on: &str) -> Self {
         self.last

@@ -57,6 +57,11 @@ impl Reply {
         self
     }
 
+    pub(crate) fn body(mut self, bytes: &[u8]) -> Self {
+        self.body = Bytes::copy_from_slice(bytes);
+        self
+    }
+
     /// Beside those of the same name.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
