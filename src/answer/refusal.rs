@@ -14,7 +14,10 @@ use http::{
 pub use crate::ops::words::Fault;
 use crate::{
     answer::replay::{CACHE_STATUS, VERDICT},
-    ops::words::{Reason, Verdict},
+    ops::{
+        log::chain,
+        words::{Reason, Verdict},
+    },
 };
 
 mod accept;
@@ -219,16 +222,7 @@ impl Refusal {
     /// The private text with all its sources, for the log.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        // The bound is against a chain that leads back to itself.
-        for _ in 0..8 {
-            let Some(error) = source else { break };
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        text
+        chain(self)
     }
 
     /// The whole answer; `Content-Length` is left to the server.
@@ -276,7 +270,7 @@ mod tests {
         let retry_after = Duration::from_millis(4_200);
         let detail = Detail::Borrowed("The JSON member /cartId is missing.");
         vec![
-            Refusal::NoKey { detail: detail.clone() },
+            Refusal::NoKey { detail: "json:/cartId".into() },
             Refusal::BodyTooLarge { body_bytes_max: 1_048_576 },
             Refusal::BodyUnreadable { detail: detail.clone(), cause: None },
             Refusal::PathUnreadable { detail: detail.clone() },

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt::Write,
     rc::Rc,
     sync::{
         Arc,
@@ -20,7 +19,7 @@ use crate::{
     claim::Claims,
     config::Config,
     ops::{
-        log::{Level, Log},
+        log::{Level, Log, chain},
         metrics::Metrics,
         words::CodeClass,
     },
@@ -123,19 +122,6 @@ fn settings(upstream: &crate::config::Upstream) -> Settings {
         idle_timeout: upstream.idle_timeout,
         idle_max: upstream.idle_per_core_max,
     }
-}
-
-/// An error with all its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    // The bound is against a chain that leads back to itself.
-    for _ in 0..8 {
-        let Some(error) = source else { break };
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// Seconds since 1970 on the wall clock: for `Age` and the log only, never for leases.
