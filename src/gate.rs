@@ -171,36 +171,42 @@ async fn guarded(
         let ready = ready(client, id, guard, matched, read, &reading, (renewing, &trace));
         Lead::new(Rc::clone(core), ready, own)
     });
-    let mut ticket = match part {
-        Part::Seat(ticket) => ticket,
+    match part {
+        Part::Seat(mut ticket) => {
+            report.boarded(ticket.role());
+            let waited = wait(core, &mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
+            report.trace(&trace);
+            came(core, id, &reading, guard, (&ticket, share), waited, report)
+        }
         Part::FollowersFull => {
-            return report.refuse(&Refusal::FollowersFull { retry_after: TRY_AGAIN }, Phase::Follow);
+            report.refuse(&Refusal::FollowersFull { retry_after: TRY_AGAIN }, Phase::Follow)
         }
-        Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
-    };
-    report.boarded(ticket.role());
-    let waited = tokio::select! {
-        biased;
-        waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max) => waited,
-        () = core.gate.cut.cancelled() => Waited::Cut,
-    };
-    report.trace(&trace);
+        Part::Mismatch => report.refuse(&Refusal::EventMismatch, Phase::Claim),
+    }
+}
+
+/// What the waiting came to.
+fn came(
+    core: &Rc<Core>,
+    id: &HeaderValue,
+    reading: &Reading,
+    guard: &Guard,
+    (ticket, share): (&Ticket, Share),
+    waited: Waited,
+    report: Report,
+) -> Response<Reply> {
+    let retry_after = TRY_AGAIN;
     match waited {
-        Waited::End(end, own) => {
-            answered(core, id, &reading, guard, (ticket.role(), share), end, own, report)
-        }
+        Waited::End(end, own) => answered(core, id, reading, guard, (ticket.role(), share), end, own, report),
         Waited::Stream(own) => {
             let (fence, reason) = (own.fence, reason_of(own.judged));
             report.streamed(fence).lead(streamed(id, own), reason)
         }
-        Waited::Cut => {
-            let (retry_after, phase) = (TRY_AGAIN, Phase::Follow);
-            match ticket.has_set_out() {
-                true => report.refuse(&Refusal::OutcomeUnknown { retry_after }, phase),
-                false => report.refuse(&Refusal::Draining { retry_after }, phase),
-            }
+        Waited::Cut if ticket.has_set_out() => {
+            report.refuse(&Refusal::OutcomeUnknown { retry_after }, Phase::Follow)
         }
-        Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
+        Waited::Cut => report.refuse(&Refusal::Draining { retry_after }, Phase::Follow),
+        Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after }, Phase::Follow),
     }
 }
 
@@ -290,6 +296,7 @@ enum Waited {
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.
 async fn wait(
+    core: &Core,
     ticket: &mut Ticket,
     leaders_own: &mut oneshot::Receiver<LeadersOwn>,
     until: Instant,
@@ -315,7 +322,11 @@ async fn wait(
             }
         }
     };
-    timeout_at(until, waiting).await.unwrap_or(Waited::InVain)
+    tokio::select! {
+        biased;
+        waited = timeout_at(until, waiting) => waited.unwrap_or(Waited::InVain),
+        () = core.gate.cut.cancelled() => Waited::Cut,
+    }
 }
 
 /// What the end of the flight means to one of those who waited for it.
