@@ -195,9 +195,9 @@ impl Claims {
         Arc::new(Self { store, lease, deadline, replica, owners, flights, lanes, observer, tasks, stopping })
     }
 
-    /// Waits until every flight of this process is over. Call it only once nothing new is let in.
+    /// Waits until every flight of this process is over. Call it only once nothing new is let in, and cancel
+    /// `stopping` once no core has a client any more: until then flights that are listening keep it waiting.
     pub async fn landed(&self) {
-        self.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }

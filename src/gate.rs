@@ -9,6 +9,7 @@ pub mod client;
 pub mod core;
 pub mod find;
 pub mod forward;
+mod given;
 pub mod lead;
 pub mod observe;
 pub mod pass;
@@ -34,13 +35,14 @@ use crate::{
     config::{Enforce, Guard, Mode, OnNoKey, SendKey},
     ops::words::{Phase, Reason},
     request::{self, IdentityRead, Reading, Unread},
-    store::{Hold, Judged, Owner, Record},
+    store::Judged,
     upstream::ToShop,
 };
-use body::{Collected, Delivered, Reply};
+use body::{Collected, Reply};
 pub use client::Client;
 pub use core::{Core, Gate};
 use find::{Found, Matched};
+use given::{delivered, give, hold_of, leaders_answer, streamed};
 use lead::{Lead, LeadersOwn, Ready, Trace};
 use renew::Renewing;
 use report::Report;
@@ -60,7 +62,15 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
         report::plain_refusal(&refusal, wants, &id)
     };
     let mut response = match admitted(core, client, parts, incoming).await {
-        Err(refusal) => refuse(refusal, None),
+        Err(unfound) => {
+            let find::Unfound { parts, asking, refusal } = *unfound;
+            match asking.filter(|&number| core.gate.config.routes[number].guard.is_some()) {
+                None => refuse(refusal, None),
+                Some(number) => {
+                    Report::begin(core, client, number, &id, &parts).refuse(&refusal, Phase::Read)
+                }
+            }
+        }
         Ok(matched) => {
             let number = matched.route;
             match &core.gate.config.routes[number].guard {
@@ -88,9 +98,11 @@ async fn admitted(
     client: &Client,
     parts: Parts,
     incoming: Incoming,
-) -> Result<Matched, Refusal> {
-    client.admits(&parts)?;
-    find::route(core, parts, incoming).await
+) -> Result<Matched, Box<find::Unfound>> {
+    match client.admits(&parts) {
+        Ok(()) => find::route(core, client, parts, incoming).await,
+        Err(refusal) => Err(Box::new(find::Unfound { parts, asking: None, refusal })),
+    }
 }
 
 /// No guard: streamed through untouched.
@@ -123,9 +135,9 @@ async fn guarded(
     if core.gate.is_draining() {
         return report.refuse(&Refusal::Draining { retry_after: TRY_AGAIN }, Phase::Read);
     }
-    let read = match find::collected(core, guard, &mut matched).await {
+    let read = match find::collected(core, client, guard, &mut matched).await {
         Ok(read) => read,
-        Err(refusal) => return report.refuse(&client.explained(refusal), Phase::Read),
+        Err(refusal) => return report.refuse(&refusal, Phase::Read),
     };
     report.read();
     if let Some(doubt) = matched.doubt.take() {
@@ -167,7 +179,11 @@ async fn guarded(
         Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
     };
     report.boarded(ticket.role());
-    let waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
+    let waited = tokio::select! {
+        biased;
+        waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max) => waited,
+        () = core.gate.cut.cancelled() => Waited::Cut,
+    };
     report.trace(&trace);
     match waited {
         Waited::End(end, own) => {
@@ -176,6 +192,13 @@ async fn guarded(
         Waited::Stream(own) => {
             let (fence, reason) = (own.fence, reason_of(own.judged));
             report.streamed(fence).lead(streamed(id, own), reason)
+        }
+        Waited::Cut => {
+            let (retry_after, phase) = (TRY_AGAIN, Phase::Follow);
+            match ticket.has_set_out() {
+                true => report.refuse(&Refusal::OutcomeUnknown { retry_after }, phase),
+                false => report.refuse(&Refusal::Draining { retry_after }, phase),
+            }
         }
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
     }
@@ -261,6 +284,8 @@ enum Waited {
     /// The leader's answer is too large to wait for its end.
     Stream(LeadersOwn),
     InVain,
+    /// The process ends before the flight does.
+    Cut,
 }
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.
@@ -319,28 +344,23 @@ fn answered(
                     let stored = stored(guard, judged, reading);
                     report.lead(leaders_answer(id, own, &answer, stored, delivered), reason)
                 }
-                (Role::Leader, None) | (Role::Follower, _) => report.given(
-                    give(id, &answer, How::Follow, share, delivered),
-                    &answer,
-                    How::Follow,
-                    reason,
-                ),
+                (Role::Leader, None) | (Role::Follower, _) => {
+                    let given = give(id, &answer, (How::Follow, judged), share, delivered);
+                    report.given(given, &answer, How::Follow, reason)
+                }
             }
         }
         Ended::Followed { answer, judged } => {
-            let delivered =
-                delivered(core, guard, judged, &hold_of(reading, &answer, core.gate.claims.lease));
-            report.given(
-                give(id, &answer, How::Follow, share, delivered),
-                &answer,
-                How::Follow,
-                reason_of(judged),
-            )
+            let hold = hold_of(reading, &answer, core.gate.claims.lease);
+            let delivered = delivered(core, guard, judged, &hold);
+            let given = give(id, &answer, (How::Follow, judged), share, delivered);
+            report.given(given, &answer, How::Follow, reason_of(judged))
         }
         Ended::Replayed(record) => {
             let hold = hold_of(reading, &record, core.gate.claims.lease);
             let delivered = delivered(core, guard, Judged::Done, &hold);
-            report.given(give(id, &record, How::Replay, share, delivered), &record, How::Replay, Reason::Done)
+            let given = give(id, &record, (How::Replay, Judged::Done), share, delivered);
+            report.given(given, &record, How::Replay, Reason::Done)
         }
         Ended::Lost(LostCause::Timeout) => report.refuse(&Refusal::UpstreamTimeout { cause: None }, phase),
         Ended::Lost(LostCause::Reset | LostCause::Truncated) => {
@@ -380,88 +400,6 @@ fn stored(guard: &Guard, judged: Judged, reading: &Reading) -> Storing {
     }
 }
 
-/// The leader's client gets the shop's own headers.
-fn leaders_answer(
-    id: &HeaderValue,
-    own: LeadersOwn,
-    answer: &Record,
-    stored: Storing,
-    delivered: Option<Delivered>,
-) -> Response<Reply> {
-    let body = match &answer.body {
-        crate::store::Kept::Whole(bytes) => bytes.clone(),
-        crate::store::Kept::Dropped => bytes::Bytes::new(),
-    };
-    let data = Some(body).filter(|body| !body.is_empty());
-    let mut response = Response::new(Reply::Whole { data, delivered, lent: Some(own.lent) });
-    *response.status_mut() = own.status;
-    *response.headers_mut() = own.headers;
-    forward::to_client(id, response.headers_mut());
-    response.headers_mut().remove(http::header::CONTENT_LENGTH);
-    replay::decorate(response.headers_mut(), How::Lead(stored), 0);
-    response
-}
-
-fn streamed(id: &HeaderValue, own: LeadersOwn) -> Response<Reply> {
-    let LeadersOwn { status, headers, stream, .. } = own;
-    let mut response = Response::new(stream.map_or_else(Reply::empty, Reply::relay));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    forward::to_client(id, response.headers_mut());
-    replay::decorate(response.headers_mut(), How::Lead(Storing::Unstored), 0);
-    response
-}
-
-/// A kept answer for somebody whose request was not sent.
-fn give(
-    id: &HeaderValue,
-    record: &Record,
-    how: How,
-    share: Share,
-    delivered: Option<Delivered>,
-) -> Result<Response<Reply>, Refusal> {
-    let given = replay::respond(record, how, share, core::unix_now());
-    let response = given.map_err(|replay::NotKept| Refusal::AnswerTooLarge {
-        answered: record.status,
-        next: match share {
-            Share::Leader | Share::SameIdentity => record.headers.get(http::header::LOCATION).cloned(),
-            Share::NoIdentity => None,
-        },
-    })?;
-    let (mut parts, body) = response.into_parts();
-    parts.headers.insert(forward::X_REQUEST_ID, id.clone());
-    let data = Some(body).filter(|bytes| !bytes.is_empty());
-    Ok(Response::from_parts(parts, Reply::Whole { data, delivered, lent: None }))
-}
-
-/// Tells the store that a client has the answer: from then on `replay_for` holds instead of `replay_unseen_for`.
-fn delivered(core: &Rc<Core>, guard: &Guard, judged: Judged, hold: &Hold) -> Option<Delivered> {
-    let differs = guard.replay_for != guard.replay_unseen_for;
-    let kept = guard.mode == Mode::Once && judged == Judged::Done && hold.fingerprint.is_some();
-    if !differs || !kept {
-        return None;
-    }
-    let (claims, hold) = (std::sync::Arc::clone(&core.gate.claims), hold.clone());
-    Some(Delivered::new(move || {
-        let tasks = claims.tasks.clone();
-        drop(tokio::task::spawn_local(tasks.track_future(async move {
-            // If the store does not learn of it, the record lives as long as an undelivered one: a safe error.
-            let _ = claims.store.delivered(&hold).await;
-        })));
-    }))
-}
-
-fn hold_of(reading: &Reading, record: &Record, lease: Duration) -> Hold {
-    Hold {
-        owner: Owner(0),
-        fence: record.fence,
-        lanes: reading.lanes.clone(),
-        fingerprint: reading.fingerprint,
-        scope: reading.scope,
-        lease,
-    }
-}
-
 /// The guard stands aside: the request has no order key and the route says `on_no_key = "bypass"`.
 async fn bypass(
     core: &Rc<Core>,
@@ -473,10 +411,7 @@ async fn bypass(
 ) -> Response<Reply> {
     report.passing();
     let upstream = core.gate.config.routes[matched.route].upstream;
-    let body = ToShop::collected(read.bytes, read.trailers);
-    // The body counts against the budget until the shop has answered.
-    let _lent = read.lent;
-    match pass::pass(core, client, upstream, id, matched.parts, body, renewing, None).await {
+    match pass::pass(core, client, upstream, id, matched.parts, read.into_body(), renewing, None).await {
         Ok(mut passed) => {
             let how = How::Bypass(Reason::NoOrderKey);
             replay::decorate(passed.response.headers_mut(), how, 0);
@@ -490,8 +425,8 @@ impl Found {
     fn into_body(self) -> ToShop {
         match self {
             Found::Stream(incoming) => ToShop::Client(incoming),
-            Found::Collected(read) => ToShop::collected(read.bytes, read.trailers),
-            Found::Begun { begun, rest, .. } => ToShop::Begun { begun: Some(begun), rest },
+            Found::Collected(read) => read.into_body(),
+            Found::Begun { begun, rest, lent } => ToShop::Begun { begun: Some(lent.around(begun)), rest },
             Found::Taken => ToShop::empty(),
         }
     }

@@ -2,16 +2,25 @@
 //!
 //! The map, in the order in which a request walks:
 //!
-//! * [`edge`]: the client's side, up to "here is a request". Strict about framing.
-//! * [`gate`]: the page to read first: a whole guarded exchange on one screen.
-//! * [`config`]: what was typed (`file`) and what it means (`check`). Nothing later sees raw text.
-//! * [`route`]: which requests a rule is about. [`request`]: which order, and which request it is.
-//! * [`claim`]: who may send, inside this process: flights and lanes.
+//! * [`edge`]: the client's side, up to "here is a request": a thread per core, and a reader that is strict about framing.
+//! * [`gate`]: the file to read first: the stages of a guarded exchange, in order. Traffic without a guard and routes
+//!   that are only observed have their ways beside it (`gate/pass.rs`, `gate/observe.rs`).
+//! * [`route`]: which requests a rule is about. [`request`]: which order, which request, and whose.
+//! * [`claim`]: who may send: flights and lanes of this process, and the task of a flight (`claim/driver.rs`), which
+//!   claims in the store, has the request sent once (by `gate/lead.rs`), settles and tells everybody.
 //! * [`upstream`]: the shop's side; sends at most once.
-//! * [`answer`]: what came back, what is kept, what is given.
-//! * [`store`]: what all replicas agree on. The record machine is in `store/machine.rs`, beside the stores that run
-//!   it, so that imports point one way only.
-//! * [`ops`]: clock, metrics, log, drain: the vocabulary below everything. [`admin`] and [`cli`] stand outside.
+//! * [`answer`]: what came back, what is kept, what is given, and what oncegate answers itself.
+//! * [`store`]: what all replicas agree on. Today there is the memory store, and so one replica. The record machine is
+//!   in `store/machine.rs`, beside the store that runs it, so that imports point one way only.
+//!
+//! Around them:
+//!
+//! * [`ops`]: words, metrics, log and header fields: the vocabulary below everything.
+//! * [`config`]: what was typed (`file`) and what it means (`check`). Nothing later sees raw text.
+//! * [`server`]: puts all of it together: start, the store's clock, drain. [`admin`]: health and metrics.
+//! * [`cli`]: `run`, `check`, `explain`, `demo`.
+//!
+//! What may import what is written down, and kept, in `tests/tidy.rs`.
 //!
 //! Invariants that everything here keeps:
 //!

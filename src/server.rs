@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -160,15 +160,21 @@ impl Server {
         let until = std::time::Instant::now() + self.gate.config.limits.drain_deadline;
         let is_done = || self.threads.are_done();
         while !is_done() && std::time::Instant::now() < until && !hurry() {
+            if self.gate.connections.load(Relaxed) == 0 {
+                // Nobody is left who could ask for an order that is in doubt: late answers are not waited for.
+                self.gate.claims.stopping.cancel();
+            }
             thread::sleep(Duration::from_millis(20));
         }
         let drained = match is_done() {
             true => Drained::Whole,
             false => Drained::Cut {
                 flights: self.gate.claims.flights.running(),
-                connections: self.gate.connections.load(std::sync::atomic::Ordering::Relaxed),
+                connections: self.gate.connections.load(Relaxed),
             },
         };
+        self.gate.claims.stopping.cancel();
+        self.gate.cut.cancel();
         self.stop.now.cancel();
         self.threads.join();
         self.admin_stop.cancel();
@@ -220,6 +226,7 @@ pub fn assemble(
         log,
         buffers: Budget::new(config.limits.buffers_max),
         draining: AtomicBool::new(false),
+        cut: CancellationToken::new(),
         connections: AtomicUsize::new(0),
         replica: format!("{:08x}", rand::random::<u32>()),
         config,

@@ -139,7 +139,8 @@ pub enum Judged {
 /// How a flight ended.
 #[derive(Clone, Debug)]
 pub enum Ending {
-    /// Keep the record `unseen` long; once it was delivered (see [`Store::delivered`]), `seen` long, both from now.
+    /// Keep the record `unseen` long from now; once a client has it (see [`Store::delivered`]), `seen` long from its
+    /// first delivery.
     Done { record: Arc<Record>, unseen: Duration, seen: Duration },
     /// Done, and nothing is kept (modes `signal` and `serial`); followers of this flight get it.
     DoneUnkept { answer: Arc<Record> },
@@ -250,7 +251,8 @@ pub trait Store: Send + Sync + 'static {
     fn settle<'a>(&'a self, hold: &'a Hold, ending: Ending) -> Reply<'a, Settled>;
     /// Gives the claim back because nothing was sent; wakes one waiter.
     fn abandon<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()>;
-    /// The record's answer has reached a client: from now on its `seen` life holds.
+    /// The record's answer has reached a client. The first time, its `seen` life begins; later ones change nothing.
+    /// So a record lives no longer than `unseen` and `seen` together.
     fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()>;
     /// A new purchase of this identity has begun: older done records of it answer nobody any more.
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()>;

@@ -10,6 +10,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::store::Judged;
 
+mod coding;
 mod json;
 
 /// The bound on a compiled pattern, and on what its lazy automaton may cache, in bytes.
@@ -54,6 +55,17 @@ pub struct Judgement {
     pub judged: Judged,
     pub why: String,
 }
+
+/// What was seen of an answer's body, as it came.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    Whole(&'a [u8]),
+    /// It is too large to be looked at.
+    Begun,
+}
+
+/// How much larger than it came a body may be once its content coding is undone.
+const UNFOLDED_TIMES_MAX: usize = 4;
 
 #[derive(Clone, Debug)]
 struct Alternative {
@@ -111,6 +123,47 @@ impl DoneWhen {
         if problems.is_empty() { Ok(Self { alternatives }) } else { Err(problems) }
     }
 
+    /// Judges an answer as it came: the one way in which answers of the shop are judged. `bytes_max` is what a whole
+    /// body may have.
+    ///
+    /// Where the body cannot be read, status and headers speak, as if every condition on it held: a second order is
+    /// worse than a refused retry.
+    #[must_use]
+    pub fn judge_seen(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        seen: Seen<'_>,
+        bytes_max: usize,
+    ) -> Judged {
+        match seen.plain(headers, bytes_max) {
+            Some(body) => self.judge(status, headers, &body),
+            None => self.judge_head(status, headers),
+        }
+    }
+
+    /// The same judgement, with what decided it.
+    #[must_use]
+    pub fn explain_seen(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        seen: Seen<'_>,
+        bytes_max: usize,
+    ) -> Judgement {
+        match seen.plain(headers, bytes_max) {
+            Some(body) => self.explain(status, headers, &body),
+            None => {
+                let judged = self.judge_head(status, headers);
+                let why = format!(
+                    "by status {} and headers alone, since the body cannot be read whole",
+                    status.as_u16()
+                );
+                Judgement { judged, why }
+            }
+        }
+    }
+
     /// Judges a whole answer. `body` must be complete and without a content coding: a coded body matches no
     /// condition on it, and the work counts as not done.
     #[must_use]
@@ -166,6 +219,15 @@ impl DoneWhen {
             }
         }
         Judgement { judged, why: why.join("; ") }
+    }
+}
+
+impl<'a> Seen<'a> {
+    fn plain(self, headers: &HeaderMap, bytes_max: usize) -> Option<std::borrow::Cow<'a, [u8]>> {
+        match self {
+            Self::Begun => None,
+            Self::Whole(body) => coding::undo(headers, body, bytes_max.saturating_mul(UNFOLDED_TIMES_MAX)),
+        }
     }
 }
 
@@ -519,6 +581,44 @@ mod tests {
         );
         let explained = DoneWhen::default().explain(StatusCode::OK, &HeaderMap::new(), b"");
         assert_eq!(explained.why, "status 200 is 2xx or 3xx except 304");
+    }
+
+    fn coded(coding: &str) -> HeaderMap {
+        [(http::header::CONTENT_ENCODING, coding.parse().unwrap())].into_iter().collect()
+    }
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, body).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_coded_answer_is_judged_by_what_it_says() {
+        let when = when(&[json("/result", "success")]);
+        let seen = |headers: &HeaderMap, body: &[u8]| {
+            when.judge_seen(StatusCode::OK, headers, Seen::Whole(body), 1000)
+        };
+        let (yes, no) = (gzip(br#"{"result":"success"}"#), gzip(br#"{"result":"failure"}"#));
+        assert_eq!(seen(&coded("GZIP"), &yes), Judged::Done);
+        assert_eq!(seen(&coded("x-gzip"), &no), Judged::Failed);
+        assert_eq!(seen(&coded("identity"), br#"{"result":"failure"}"#), Judged::Failed);
+        assert_eq!(seen(&coded("gzip"), b""), Judged::Failed);
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_judged_by_its_head() {
+        let when = when(&[json("/result", "success")]);
+        let seen = |status, headers: &HeaderMap, body: &[u8]| {
+            when.judge_seen(status, headers, Seen::Whole(body), 1000)
+        };
+        let no = gzip(br#"{"result":"failure"}"#);
+        assert_eq!(seen(StatusCode::OK, &coded("br"), &no), Judged::Done);
+        assert_eq!(seen(StatusCode::OK, &coded("gzip"), &no[..no.len() - 3]), Judged::Done);
+        assert_eq!(seen(StatusCode::OK, &coded("gzip"), &gzip(&[b' '; 4001])), Judged::Done);
+        assert_eq!(seen(StatusCode::OK, &coded("gzip"), &gzip(&[b' '; 4000])), Judged::Failed);
+        assert_eq!(seen(StatusCode::BAD_REQUEST, &coded("br"), &no), Judged::Failed);
+        assert_eq!(when.judge_seen(StatusCode::OK, &HeaderMap::new(), Seen::Begun, 1000), Judged::Done);
     }
 
     #[test]

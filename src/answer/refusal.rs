@@ -14,10 +14,8 @@ use http::{
 pub use crate::ops::words::Fault;
 use crate::{
     answer::replay::{CACHE_STATUS, VERDICT},
-    ops::{
-        log::chain,
-        words::{Reason, Verdict},
-    },
+    ops::words::{Reason, Verdict},
+    store::Judged,
 };
 
 mod accept;
@@ -63,9 +61,10 @@ pub enum Refusal {
     FollowersFull { retry_after: Duration },
     #[error("something was sent before and no answer is known")]
     OutcomeUnknown { retry_after: Duration },
-    /// `answered` is the shop's status. `next` is where the shop had sent the client: only for the same identity.
-    #[error("the answer was too large to keep")]
-    AnswerTooLarge { answered: StatusCode, next: Option<HeaderValue> },
+    /// `answered` is the shop's status, `judged` what the route made of it. `next` is where the shop had sent the
+    /// client: only for the same identity, and only where the work is done.
+    #[error("the answer, judged {judged:?}, was too large to keep")]
+    AnswerTooLarge { answered: StatusCode, judged: Judged, next: Option<HeaderValue> },
     #[error("an operator resolved the order as done")]
     ResolvedDone,
     #[error("the store gives no answer")]
@@ -253,6 +252,25 @@ impl Refusal {
     }
 }
 
+/// An error with all its sources, in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    // The bound is against a chain that leads back to itself.
+    for _ in 0..8 {
+        let Some(error) = source else { break };
+        // Errors of hyper and of the system are wont to be told by those that carry them.
+        let own = error.to_string();
+        if !text.contains(&own) {
+            text.push_str(": ");
+            text.push_str(&own);
+        }
+        source = error.source();
+    }
+    text
+}
+
 /// Neither `hit` nor `fwd`: the answer came from no cache and was not asked for (RFC 9211, section 2).
 fn cache_status(name: &'static str) -> HeaderValue {
     let text = format!("oncegate; detail={name}");
@@ -281,7 +299,7 @@ mod tests {
             Refusal::LaneFull { retry_after },
             Refusal::FollowersFull { retry_after },
             Refusal::OutcomeUnknown { retry_after },
-            Refusal::AnswerTooLarge { answered: StatusCode::OK, next: None },
+            Refusal::AnswerTooLarge { answered: StatusCode::OK, judged: Judged::Done, next: None },
             Refusal::ResolvedDone,
             Refusal::StoreDown { retry_after, cause: None },
             Refusal::UpstreamUnreachable { retry_after, cause: None },
@@ -296,6 +314,18 @@ mod tests {
 
     fn text(response: &Response<Bytes>) -> &str {
         std::str::from_utf8(response.body()).unwrap()
+    }
+
+    #[test]
+    fn a_source_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot connect: {0}")]
+        struct Outer(#[source] std::io::Error);
+        let refused = || std::io::Error::other("refused");
+        assert_eq!(chain(&Outer(refused())), "cannot connect: refused");
+        let told = std::io::Error::other(Outer(refused()));
+        assert_eq!(chain(&told), "cannot connect: refused");
+        assert_eq!(chain(&"x".parse::<u8>().unwrap_err()), "invalid digit found in string");
     }
 
     #[test]
@@ -405,7 +435,7 @@ mod tests {
     fn a_link_to_the_order_is_given_only_where_it_leads_to_a_page() {
         let page = |next: &'static str| {
             let next = Some(HeaderValue::from_static(next));
-            let refusal = Refusal::AnswerTooLarge { answered: StatusCode::FOUND, next };
+            let refusal = Refusal::AnswerTooLarge { answered: StatusCode::FOUND, judged: Judged::Done, next };
             text(&refusal.render(Wants::Html, "r")).to_owned()
         };
         assert!(page("/order-received/1?a=1&b=2").contains("href=\"/order-received/1?a=1&amp;b=2\""));
@@ -413,6 +443,22 @@ mod tests {
         assert!(!page("javascript:alert(1)").contains("href"));
         assert!(!page("//evil.example/").contains("href"));
         assert!(!page("/\\evil.example/").contains("href"));
+    }
+
+    #[test]
+    fn a_failure_too_large_to_share_says_that_nothing_was_done_and_that_a_retry_is_safe() {
+        let told = |judged, wants| {
+            let refusal = Refusal::AnswerTooLarge { answered: StatusCode::BAD_REQUEST, judged, next: None };
+            text(&refusal.render(wants, "r")).to_owned()
+        };
+        for wants in [Wants::Problem, Wants::Html] {
+            let failed = told(Judged::Failed, wants);
+            assert!(failed.contains("The shop answered 400"), "{failed}");
+            assert!(!failed.contains("carried out") && !failed.contains("not pay again"), "{failed}");
+            assert!(told(Judged::Done, wants).contains("carried out"));
+        }
+        assert!(told(Judged::Failed, Wants::Problem).contains("\"retry\":\"safe\""));
+        assert!(told(Judged::Done, Wants::Problem).contains("\"retry\":\"pointless\""));
     }
 
     #[test]

@@ -144,6 +144,11 @@ impl<E: Clone> Ticket<E> {
         self.role
     }
 
+    /// Whether it may have left for the shop already.
+    pub fn has_set_out(&self) -> bool {
+        self.flight.seats().phase == Phase::Sent
+    }
+
     /// How the flight ended. Those who wait learn it in the order in which they came. It always comes: a task that
     /// dies says so itself (see [`super::driver::Driver`]).
     pub async fn end(&mut self) -> E {

@@ -81,16 +81,6 @@ pub fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 }
 
 impl Listener {
-    pub fn local_address(&self) -> String {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "?".to_owned(), |a| a.to_string()),
-            Self::Unix(listener) => {
-                let path = listener.local_addr().ok().and_then(|a| a.as_pathname().map(Path::to_path_buf));
-                path.map_or_else(|| "unix:?".to_owned(), |path| format!("unix:{}", path.display()))
-            }
-        }
-    }
-
     async fn accept(&self) -> io::Result<Fresh> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Fresh::Tcp(stream, peer)),

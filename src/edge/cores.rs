@@ -39,23 +39,27 @@ use crate::{
 /// The sweeper's walk, in ticks.
 const SWEEP_TICKS: u64 = 5;
 
+/// How long the answers of exchanges that are cut short may take to be written.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
 /// What tells the cores to end.
 #[derive(Clone, Default)]
 pub struct Stop {
     /// Accept nothing more, close what idles, finish what runs.
     pub drain: CancellationToken,
-    /// Close everything now.
+    /// Answer what can be answered, and close everything at once.
     pub now: CancellationToken,
 }
 
 /// The sending ends of all cores' queues.
 #[derive(Clone)]
 pub struct Cores {
+    gate: Arc<Gate>,
     queues: Arc<Vec<Queue>>,
 }
 
 struct Queue {
-    sender: mpsc::UnboundedSender<Accepted>,
+    sender: mpsc::UnboundedSender<Arrival>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -100,17 +104,17 @@ impl Cores {
                 }
             })?);
         }
-        Ok((Self { queues: Arc::new(queues) }, Threads(threads)))
+        Ok((Self { gate: Arc::clone(gate), queues: Arc::new(queues) }, Threads(threads)))
     }
 
     /// Hands a connection to the core that serves the fewest.
     pub fn deliver(&self, accepted: Accepted) {
         let least = self.queues.iter().min_by_key(|queue| queue.connections.load(Relaxed));
         if let Some(queue) = least {
-            queue.connections.fetch_add(1, Relaxed);
+            let arrival = Arrival::new(&self.gate, &queue.connections, accepted);
             // The channel is as bounded as the number of connections is, which the acceptor keeps. A core that has
-            // died takes nothing; the connection closes.
-            let _ = queue.sender.send(accepted);
+            // died takes nothing; the connection closes, and is counted out.
+            let _ = queue.sender.send(arrival);
         }
     }
 }
@@ -119,7 +123,7 @@ fn run(
     gate: &Arc<Gate>,
     stop: &Stop,
     own: Vec<(usize, std::net::TcpListener)>,
-    queue: mpsc::UnboundedReceiver<Accepted>,
+    queue: mpsc::UnboundedReceiver<Arrival>,
     connections: &Arc<AtomicUsize>,
 ) -> io::Result<()> {
     let runtime =
@@ -145,7 +149,7 @@ impl Serving {
         self,
         stop: &Stop,
         own: Vec<(usize, std::net::TcpListener)>,
-        mut queue: mpsc::UnboundedReceiver<Accepted>,
+        mut queue: mpsc::UnboundedReceiver<Arrival>,
     ) -> io::Result<()> {
         let serving = Rc::new(self);
         let mut accepting = JoinSet::new();
@@ -155,16 +159,15 @@ impl Serving {
             accepting.spawn_local(async move {
                 let gate = Arc::clone(&serving.core.gate);
                 accept::accept(&gate, &listener, number, |accepted| {
-                    serving.connections.fetch_add(1, Relaxed);
-                    serving.serve(accepted);
+                    serving.serve(Arrival::new(&gate, &serving.connections, accepted));
                 })
                 .await;
             });
         }
         loop {
             tokio::select! {
-                accepted = queue.recv() => match accepted {
-                    Some(accepted) => serving.serve(accepted),
+                arrival = queue.recv() => match arrival {
+                    Some(arrival) => serving.serve(arrival),
                     None => break,
                 },
                 () = stop.drain.cancelled() => break,
@@ -172,27 +175,29 @@ impl Serving {
         }
         drop(accepting);
         // What was handed over before the drain is served still, also what the acceptor had in hand when it began.
-        while serving.connections.load(Relaxed) > 0 {
-            tokio::select! {
-                Some(accepted) = queue.recv() => serving.serve(accepted),
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
-                () = stop.now.cancelled() => break,
+        let served_out = async {
+            while serving.connections.load(Relaxed) > 0 {
+                tokio::select! {
+                    Some(arrival) = queue.recv() => serving.serve(arrival),
+                    () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                }
             }
-        }
-        // The flights of this core are its tasks; they end before the runtime does.
+            // The flights of this core are its tasks, and clients of other cores may wait for them; they end before
+            // the runtime does.
+            serving.core.gate.claims.landed().await;
+        };
+        let cut = async {
+            stop.now.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
         tokio::select! {
-            () = serving.core.gate.claims.landed() => {}
-            () = stop.now.cancelled() => {}
+            () = served_out => {}
+            () = cut => {}
         }
         Ok(())
     }
 
-    fn serve(self: &Rc<Self>, accepted: Accepted) {
-        let departure = Departure {
-            gate: Arc::clone(&self.core.gate),
-            connections: Arc::clone(&self.connections),
-            listener: accepted.listener,
-        };
+    fn serve(self: &Rc<Self>, Arrival { accepted, departure }: Arrival) {
         let (core, roster) = (Rc::clone(&self.core), Rc::clone(&self.roster));
         drop(tokio::task::spawn_local(async move {
             let _departure = departure;
@@ -213,6 +218,22 @@ impl Serving {
                 }
             }
         }));
+    }
+}
+
+/// A connection that is counted in.
+struct Arrival {
+    accepted: Accepted,
+    departure: Departure,
+}
+
+impl Arrival {
+    /// The acceptor has counted it for the gate; here it is counted for its core.
+    fn new(gate: &Arc<Gate>, connections: &Arc<AtomicUsize>, accepted: Accepted) -> Self {
+        connections.fetch_add(1, Relaxed);
+        let (gate, connections) = (Arc::clone(gate), Arc::clone(connections));
+        let departure = Departure { gate, connections, listener: accepted.listener };
+        Self { accepted, departure }
     }
 }
 
@@ -238,11 +259,13 @@ pub async fn tick(core: Rc<Core>, roster: Rc<Roster>, stop: Stop) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let started = tokio::time::Instant::now();
     let mut ticks = 0u64;
+    let mut cut_at = None;
     loop {
         interval.tick().await;
         ticks += 1;
         core.clock.set((started.elapsed().as_millis() / TICK.as_millis()) as u64);
-        if stop.now.is_cancelled() {
+        let cut = stop.now.is_cancelled().then(|| *cut_at.get_or_insert_with(tokio::time::Instant::now));
+        if cut.is_some_and(|at| at.elapsed() >= LAST_WORDS) {
             roster.close_all();
         } else if ticks.is_multiple_of(SWEEP_TICKS) || core.gate.is_draining() {
             roster.sweep(core.clock.get(), &core.gate.config.limits, core.gate.is_draining());

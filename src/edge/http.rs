@@ -54,7 +54,11 @@ where
     let client = Rc::new(Client::new(peer, listener, Box::new(line.clone())));
     let service = {
         let client = Rc::clone(&client);
-        service_fn(move |request| answer(Rc::clone(&core), Rc::clone(&client), line.clone(), request))
+        // In a box of its own for each request: hyper keeps room for this future for as long as the connection lives,
+        // and half of what an idle connection weighed was that room.
+        service_fn(move |request| {
+            Box::pin(answer(Rc::clone(&core), Rc::clone(&client), line.clone(), request))
+        })
     };
     let mut connection = builder.serve_connection(TokioIo::new(strict), service);
     // Whatever ends a connection here, a client that hangs up or a sweeper, was counted where it happened.

@@ -129,11 +129,6 @@ impl<IO> Strict<IO> {
         (strict, Line(line))
     }
 
-    /// The connection underneath, for its addresses and options.
-    pub fn get_ref(&self) -> &IO {
-        &self.io
-    }
-
     /// Hands out what of the stash is ready. False where nothing is.
     fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         if self.given == self.ready {

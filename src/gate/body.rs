@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::core::{Budget, Lent};
-use crate::upstream::FromShop;
+use crate::upstream::{FromShop, ToShop};
 
 /// Why a body ended before its end. The client's connection is closed, so that nobody takes the part for the whole.
 #[derive(Debug, thiserror::Error)]
@@ -212,6 +212,13 @@ pub struct Collected {
     pub lent: Lent,
 }
 
+impl Collected {
+    /// To be sent on as it came; it counts against the budget until it is written.
+    pub fn into_body(self) -> ToShop {
+        ToShop::collected(self.lent.around(self.bytes), self.trailers)
+    }
+}
+
 /// Why a body was not collected.
 pub enum Uncollected {
     /// Larger than the bound; what was read so far, and the rest of it.
@@ -222,6 +229,40 @@ pub enum Uncollected {
     Broken(hyper::Error),
     /// It took longer than it may.
     Timeout,
+}
+
+/// A body that is put together. One that comes in one piece, the usual case, is never copied.
+#[derive(Default)]
+pub struct Pieces {
+    first: Bytes,
+    more: BytesMut,
+}
+
+impl Pieces {
+    pub fn len(&self) -> usize {
+        self.first.len() + self.more.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `expected` is how many bytes there will be, as far as that is known; 0 where it is not.
+    pub fn push(&mut self, data: Bytes, expected: usize) {
+        if self.is_empty() {
+            self.first = data;
+            return;
+        }
+        if self.more.is_empty() {
+            self.more.reserve((self.first.len() + data.len()).max(expected));
+            self.more.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.more.extend_from_slice(&data);
+    }
+
+    pub fn join(self) -> Bytes {
+        if self.more.is_empty() { self.first } else { self.more.freeze() }
+    }
 }
 
 /// Reads the whole body, within bounds on its size, its time and the sum of all collected bytes.
@@ -236,8 +277,7 @@ pub async fn collect(
     if expected > bytes_max {
         return Err(Uncollected::TooLarge { begun: Bytes::new(), rest: body, lent });
     }
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
+    let mut pieces = Pieces::default();
     let mut trailers = None;
     loop {
         // A body that is there already, the usual case, costs no timer.
@@ -255,20 +295,11 @@ pub async fn collect(
         };
         match frame.into_data() {
             Ok(data) => {
-                let fits = first.len() + more.len() + data.len() <= bytes_max;
+                let fits = pieces.len() + data.len() <= bytes_max;
                 let has_room = fits && lent.grow(data.len());
-                if first.is_empty() && more.is_empty() {
-                    first = data;
-                } else {
-                    if more.is_empty() {
-                        more.reserve((first.len() + data.len()).max(expected.min(bytes_max)));
-                        more.extend_from_slice(&first);
-                        first = Bytes::new();
-                    }
-                    more.extend_from_slice(&data);
-                }
+                pieces.push(data, expected.min(bytes_max));
                 if !fits || !has_room {
-                    let begun = if more.is_empty() { first } else { more.freeze() };
+                    let begun = pieces.join();
                     return Err(match fits {
                         false => Uncollected::TooLarge { begun, rest: body, lent },
                         true => Uncollected::NoRoom { begun, rest: body, lent },
@@ -278,6 +309,5 @@ pub async fn collect(
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    let bytes = if more.is_empty() { first } else { more.freeze() };
-    Ok(Collected { bytes, trailers, lent })
+    Ok(Collected { bytes: pieces.join(), trailers, lent })
 }

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use http::{Extensions, HeaderMap, Method, StatusCode, request::Parts};
@@ -57,6 +57,16 @@ pub struct Hints {
     came: Notify,
 }
 
+impl Hints {
+    fn queue(&self) -> MutexGuard<'_, Vec<(StatusCode, HeaderMap)>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<(StatusCode, HeaderMap)> {
+        std::mem::take(&mut *self.queue())
+    }
+}
+
 impl Client {
     pub fn new(peer: Peer, listener: usize, wire: Box<dyn Wire>) -> Self {
         Self {
@@ -75,6 +85,8 @@ impl Client {
         let call = self.calls.get() + 1;
         self.calls.set(call);
         self.violation.set(self.wire.violation(call));
+        // What the shop sent before an exchange that was given up is about no other.
+        self.hints.take();
         call
     }
 
@@ -100,16 +112,6 @@ impl Client {
         Ok(())
     }
 
-    /// A refusal for a body that did not arrive whole, with what was wrong with its framing, if that was it.
-    pub fn explained(&self, refusal: Refusal) -> Refusal {
-        match (refusal, self.body_violation()) {
-            (Refusal::BodyUnreadable { cause, .. }, Some(what)) => {
-                Refusal::BodyUnreadable { detail: what.into(), cause }
-            }
-            (refusal, _) => refusal,
-        }
-    }
-
     /// What was wrong with the body that is being read, if its framing was broken.
     pub fn body_violation(&self) -> Option<&'static str> {
         self.wire.body_violation().map(|violation| violation.what)
@@ -125,7 +127,7 @@ impl Client {
             if answer.status() == StatusCode::CONTINUE {
                 return;
             }
-            let mut queue = hints.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = hints.queue();
             if queue.len() < HINTS_MAX {
                 queue.push((answer.status(), answer.headers().clone()));
             }
@@ -152,8 +154,7 @@ impl Client {
     }
 
     fn write_hints(&self) {
-        let hints = std::mem::take(&mut *self.hints.queue.lock().unwrap_or_else(PoisonError::into_inner));
-        for (status, mut headers) in hints {
+        for (status, mut headers) in self.hints.take() {
             crate::ops::headers::remove_hop_by_hop(&mut headers);
             self.wire.inform(status, &headers);
         }

@@ -10,8 +10,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::StatusCode;
+use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio_util::sync::CancellationToken;
 
 use super::observe::Observation;
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     claim::Claims,
     config::Config,
     ops::{
-        log::{Level, Log, chain},
+        log::{Level, Log},
         metrics::Metrics,
         words::CodeClass,
     },
@@ -40,6 +41,8 @@ pub struct Gate {
     pub log: Arc<Log>,
     pub buffers: Arc<Budget>,
     pub draining: AtomicBool,
+    /// The drain is cut short: who still waits is told what is known, since nobody will be there to tell it later.
+    pub cut: CancellationToken,
     /// Client connections that are open, over all cores.
     pub connections: AtomicUsize,
     /// Names this process in the log.
@@ -51,13 +54,14 @@ impl Gate {
         self.draining.load(Relaxed)
     }
 
-    /// Counts and tells of an exchange that the shop did not answer.
-    pub fn upstream_failed(&self, upstream: usize, error: &SendError, took: Duration) {
-        if let Some(metrics) = self.metrics.upstream(upstream) {
-            metrics.answered(CodeClass::None, took);
-        }
+    /// Tells of an exchange that the shop did not answer.
+    pub fn upstream_failed(&self, upstream: usize, error: &SendError) {
         let name = &self.config.upstreams[upstream].name;
-        self.log.event(Level::Warn, "upstream-failed", &[("upstream", name), ("error", &chain(error))]);
+        self.log.event(
+            Level::Warn,
+            "upstream-failed",
+            &[("upstream", name), ("error", &crate::answer::refusal::chain(error))],
+        );
     }
 
     /// Counts and tells of a refusal outside a guarded exchange.
@@ -69,10 +73,10 @@ impl Gate {
         self.log.event(Level::Info, "refused", &fields);
     }
 
-    /// Counts an answer of the shop's.
-    pub fn upstream_answered(&self, upstream: usize, status: StatusCode, took: Duration) {
+    /// Counts an answer of the shop's, or that none came: once for each request.
+    pub fn upstream_answered(&self, upstream: usize, class: CodeClass, took: Duration) {
         if let Some(metrics) = self.metrics.upstream(upstream) {
-            metrics.answered(CodeClass::of(status.as_u16()), took);
+            metrics.answered(class, took);
         }
     }
 }
@@ -157,6 +161,19 @@ impl Lent {
         Self { budget: Arc::clone(budget), bytes: 0 }
     }
 
+    /// These bytes, counted until the last who holds on to them has let go: hyper's buffers do until they are written.
+    #[must_use]
+    pub fn around(self, bytes: Bytes) -> Bytes {
+        match self.bytes {
+            0 => bytes,
+            _ => Bytes::from_owner(Held { bytes, _lent: self }),
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes as much more. False, and nothing taken, when the budget is spent.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
@@ -167,6 +184,18 @@ impl Lent {
         }
         self.bytes += bytes;
         true
+    }
+}
+
+/// Bytes with what they take of the budget.
+struct Held {
+    bytes: Bytes,
+    _lent: Lent,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

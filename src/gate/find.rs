@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::{
+    Client,
     body::{Collected, Uncollected, collect},
     core::{Core, Lent},
     search::{Bounds, Search, Step, is_enforced},
@@ -48,8 +49,22 @@ pub enum Found {
     Taken,
 }
 
+/// A request whose route was not found.
+pub struct Unfound {
+    pub parts: Parts,
+    /// The route that asked for the body, where it is that which did not come or cannot be read.
+    pub asking: Option<usize>,
+    pub refusal: Refusal,
+}
+
 /// Finds the first route that matches; see [`Search`].
-pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<Matched, Refusal> {
+pub async fn route(
+    core: &Rc<Core>,
+    client: &Client,
+    parts: Parts,
+    incoming: Incoming,
+) -> Result<Matched, Box<Unfound>> {
+    let refuse = |parts, asking, refusal| Err(Box::new(Unfound { parts, asking, refusal }));
     let readings = path::read(parts.uri.path());
     let host = host(&parts);
     let routes = &core.gate.config.routes;
@@ -58,9 +73,9 @@ pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<
     let (route, Hit { params, doubt }) = loop {
         match search.go_on(content.as_ref(), |_, _| {}) {
             Step::Takes(route, hit) => break (route, hit),
-            Step::NoRoute => return Err(Refusal::NoRoute),
+            Step::NoRoute => return refuse(parts, None, Refusal::NoRoute),
             Step::NeedsBody(route) => {
-                let Some(bounds) = Bounds::widest(routes) else {
+                let Some(bounds) = Bounds::widest(routes, route) else {
                     search.pass_over();
                     continue;
                 };
@@ -71,11 +86,15 @@ pub async fn route(core: &Rc<Core>, parts: Parts, incoming: Incoming) -> Result<
                     }
                     // What is only observed, or not guarded at all, goes on as it came.
                     Err(Short::Larger | Short::NoRoom) if !is_enforced(&routes[route]) => search.pass_over(),
-                    Err(short) => return Err(short.refusal(bounds.body_bytes_max)),
+                    Err(short) => {
+                        let refusal = short.refusal(client, bounds.body_bytes_max);
+                        return refuse(parts, Some(route), refusal);
+                    }
                 }
             }
-            Step::Unreadable { what, .. } => {
-                return Err(Refusal::BodyUnreadable { detail: what.into(), cause: None });
+            Step::Unreadable { route, what } => {
+                let refusal = Refusal::BodyUnreadable { detail: what.into(), cause: None };
+                return refuse(parts, Some(route), refusal);
             }
         }
     };
@@ -91,7 +110,7 @@ enum Short {
 }
 
 impl Short {
-    fn refusal(self, body_bytes_max: usize) -> Refusal {
+    fn refusal(self, client: &Client, body_bytes_max: usize) -> Refusal {
         match self {
             Self::Larger => Refusal::BodyTooLarge { body_bytes_max: body_bytes_max as u64 },
             Self::NoRoom => Refusal::Overloaded {
@@ -100,7 +119,8 @@ impl Short {
             },
             Self::Broken(error) => {
                 let cause: Cause = error;
-                Refusal::BodyUnreadable { detail: "the body did not arrive whole".into(), cause: Some(cause) }
+                let detail = client.body_violation().unwrap_or("the body did not arrive whole");
+                Refusal::BodyUnreadable { detail: detail.into(), cause: Some(cause) }
             }
             Self::Late => Refusal::RequestTimeout,
         }
@@ -108,30 +128,40 @@ impl Short {
 }
 
 /// The whole body of a guarded request. It is taken out, so that nothing else holds on to it.
-pub async fn collected(core: &Core, guard: &Guard, matched: &mut Matched) -> Result<Collected, Refusal> {
+pub async fn collected(
+    core: &Core,
+    client: &Client,
+    guard: &Guard,
+    matched: &mut Matched,
+) -> Result<Collected, Refusal> {
     let bounds = Bounds::of(guard);
     let read = match ensure_collected(core, &bounds, &mut matched.found).await {
         Ok(_) => std::mem::replace(&mut matched.found, Found::Taken),
-        Err(short) => return Err(short.refusal(guard.body_max)),
+        Err(short) => return Err(short.refusal(client, guard.body_max)),
     };
     match read {
         Found::Collected(read) if read.bytes.len() <= guard.body_max => Ok(read),
         Found::Collected(_) | Found::Stream(_) | Found::Begun { .. } | Found::Taken => {
-            Err(Short::Larger.refusal(guard.body_max))
+            Err(Short::Larger.refusal(client, guard.body_max))
         }
     }
 }
 
 /// The body of a request that is only observed: `None` where it is larger than what is collected; it is passed on
 /// all the same.
-pub async fn peeked(core: &Core, guard: &Guard, matched: &mut Matched) -> Result<Option<Collected>, Refusal> {
+pub async fn peeked(
+    core: &Core,
+    client: &Client,
+    guard: &Guard,
+    matched: &mut Matched,
+) -> Result<Option<Collected>, Refusal> {
     match ensure_collected(core, &Bounds::of(guard), &mut matched.found).await {
         Ok(read) => {
             let lent = Lent::none(&core.gate.buffers);
             Ok(Some(Collected { bytes: read.bytes.clone(), trailers: None, lent }))
         }
         Err(Short::Larger | Short::NoRoom) => Ok(None),
-        Err(short) => Err(short.refusal(guard.body_max)),
+        Err(short) => Err(short.refusal(client, guard.body_max)),
     }
 }
 

@@ -3,26 +3,32 @@
 //! It runs in the flight's task, not in a client's. It never sends again by itself; what it cannot know (a reset, a
 //! timeout, an answer that breaks off) it says.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 
 use super::{
-    body::Piece,
+    body::{Piece, Pieces},
     core::{Core, Lent, unix_now},
-    forward,
+    forward, pass,
     renew::{self, Renewing},
 };
 use crate::{
-    answer::record,
+    answer::{judge::Seen, record},
     claim::{Answered, Keep, Lost, LostCause, NotSent, Sender, Sent},
     config::{Guard, Mode},
+    ops::words::CodeClass,
     store::{Fence, Hold, InDoubtPolicy, Judged, Record},
     upstream::{Begun, FromShop, Purpose, SendError, ToShop, send},
 };
@@ -31,6 +37,9 @@ use crate::{
 const RELAY_DEPTH: usize = 8;
 /// How long such a client may take for one of them.
 const RELAY_PATIENCE: Duration = Duration::from_secs(5);
+/// An answer that is no larger is captured even where the budget for buffers is spent, since `flights_max` bounds it
+/// as well. Were it judged by its head instead, a declined payment would count as done because others are busy.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// What only the leader's client gets: the answer's headers as the shop sent them, and a body too large to keep.
 pub struct LeadersOwn {
@@ -114,15 +123,20 @@ impl Sender for Lead {
             begun: Rc::clone(&begun),
             own: Rc::clone(&self.own),
             trace: Rc::clone(&self.ready.trace),
+            listeners: Rc::new(Listeners::new()),
         };
+        let listeners = Rc::clone(&exchange.listeners);
         let mut running = Box::pin(exchange.run(self.request(hold.fence)));
-        let came = within(patience, &begun, &mut running).await;
+        let last_alive = || begun.at().unwrap_or_else(Instant::now);
+        let came = pass::within(patience, last_alive, &mut running).await;
         if begun.at().is_some() {
             core.gate.metrics.route(self.ready.route).upstream_sends.inc();
         }
         if let Some(sent) = came {
             return sent;
         }
+        listeners.count(&core, route.upstream, CodeClass::None);
+        listeners.relay.take();
         // Nobody waits for the request any more: what it took of the budget is free for others.
         self.ready.body = Bytes::new();
         self.ready.lent = Lent::none(&core.gate.buffers);
@@ -136,19 +150,6 @@ impl Sender for Lead {
             (Box::pin(listening), patience)
         });
         Sent::Lost(Lost { cause: LostCause::Timeout, late })
-    }
-}
-
-/// Waits for an exchange, as long as `patience` after its last sign of life. Connecting has bounds of its own.
-async fn within<T>(patience: Duration, begun: &Begun, running: impl Future<Output = T>) -> Option<T> {
-    let mut running = std::pin::pin!(running);
-    loop {
-        let until = begun.at().unwrap_or_else(Instant::now) + patience;
-        match timeout_at(until, &mut running).await {
-            Ok(came) => return Some(came),
-            Err(_) if begun.at().is_some_and(|at| at + patience <= Instant::now()) => return None,
-            Err(_) => {}
-        }
     }
 }
 
@@ -179,6 +180,36 @@ struct Exchange {
     begun: Rc<Begun>,
     own: Own,
     trace: Rc<Trace>,
+    listeners: Rc<Listeners>,
+}
+
+/// Who still waits for what the shop sends. Shared with whoever has the patience, and ends it.
+struct Listeners {
+    sent_at: Instant,
+    /// A request is counted once, also where its answer comes after it was given up.
+    counted: Cell<bool>,
+    /// To the leader's client. Once it is gone, the client sees that its answer has broken off.
+    relay: RefCell<Option<mpsc::Sender<Piece>>>,
+}
+
+impl Listeners {
+    fn new() -> Self {
+        Self { sent_at: Instant::now(), counted: Cell::new(false), relay: RefCell::default() }
+    }
+
+    fn count(&self, core: &Core, upstream: usize, class: CodeClass) {
+        if !self.counted.replace(true) {
+            core.gate.upstream_answered(upstream, class, self.sent_at.elapsed());
+        }
+    }
+
+    /// Passes a piece on. A client that does not read holds up nobody for long: the order's lane is behind this.
+    async fn tell(&self, piece: Piece) {
+        let Some(to) = self.relay.borrow().clone() else { return };
+        if !matches!(timeout(RELAY_PATIENCE, to.send(piece)).await, Ok(Ok(()))) {
+            self.relay.take();
+        }
+    }
 }
 
 impl Exchange {
@@ -186,11 +217,11 @@ impl Exchange {
         let core = Rc::clone(&self.core);
         let route = &core.gate.config.routes[self.route];
         let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
-        let sent_at = Instant::now();
         let sent = match core.upstreams[route.upstream].send(request, Purpose::Once, &self.begun).await {
             Ok(sent) => sent,
             Err(error) => {
-                core.gate.upstream_failed(route.upstream, &error, sent_at.elapsed());
+                self.listeners.count(&core, route.upstream, CodeClass::None);
+                core.gate.upstream_failed(route.upstream, &error);
                 return match error {
                     SendError::Unreachable { .. } | SendError::NoServer => {
                         Sent::NotSent(NotSent::Unreachable)
@@ -201,7 +232,7 @@ impl Exchange {
         };
         self.trace.server.set(Some(sent.server));
         let (parts, body) = sent.response.into_parts();
-        core.gate.upstream_answered(route.upstream, parts.status, sent_at.elapsed());
+        self.listeners.count(&core, route.upstream, CodeClass::of(parts.status.as_u16()));
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked for it (RFC 9110 section 15.2.2): whatever the shop means, it is no answer.
             return lost(LostCause::Reset);
@@ -209,18 +240,21 @@ impl Exchange {
         renew::of_answer(&core, &self.renewing, &parts.headers).await;
         match capture(body, guard.record_max, Lent::none(&core.gate.buffers)).await {
             Captured::Whole(body, lent) => {
-                let judged = guard.done_when.judge(parts.status, &parts.headers, &body);
+                let seen = Seen::Whole(&body);
+                let judged = guard.done_when.judge_seen(parts.status, &parts.headers, seen, guard.record_max);
                 let answer = record::record(parts.status, &parts.headers, &body, self.fence, unix_now());
                 self.give(parts, judged, None, lent);
                 self.answered(answer, judged)
             }
             Captured::Broken => lost(LostCause::Truncated),
             Captured::TooLarge { begun, rest } => {
-                let judged = judge_begun(guard, &parts, &begun);
+                let judged =
+                    guard.done_when.judge_seen(parts.status, &parts.headers, Seen::Begun, guard.record_max);
                 let answer = record::tombstone(parts.status, &parts.headers, self.fence, unix_now());
                 let (relay, stream) = mpsc::channel(RELAY_DEPTH);
                 self.give(parts, judged, Some(stream), Lent::none(&core.gate.buffers));
-                match pass_on(begun, rest, relay, &self.begun).await {
+                *self.listeners.relay.borrow_mut() = Some(relay);
+                match pass_on(begun, rest, &self.listeners, &self.begun).await {
                     Passed::Whole => self.answered(answer, judged),
                     Passed::Broken => lost(LostCause::Truncated),
                 }
@@ -251,15 +285,6 @@ fn lost(cause: LostCause) -> Sent {
     Sent::Lost(Lost { cause, late: None })
 }
 
-/// An answer larger than what is kept is judged by its beginning. Where its status and headers speak for success
-/// and only the body could say otherwise, it counts as done: a second order is worse than a refused retry.
-pub fn judge_begun(guard: &Guard, parts: &http::response::Parts, begun: &[u8]) -> Judged {
-    match guard.done_when.judge(parts.status, &parts.headers, begun) {
-        Judged::Done => Judged::Done,
-        Judged::Failed => guard.done_when.judge_head(parts.status, &parts.headers),
-    }
-}
-
 enum Captured {
     Whole(Bytes, Lent),
     /// Larger than what is kept, or than what there is room for.
@@ -271,27 +296,18 @@ enum Captured {
 }
 
 async fn capture(mut body: FromShop, bytes_max: usize, mut lent: Lent) -> Captured {
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
+    let mut pieces = Pieces::default();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Captured::Broken };
         let Ok(data) = frame.into_data() else { continue };
-        let fits = first.len() + more.len() + data.len() <= bytes_max && lent.grow(data.len());
-        if first.is_empty() && more.is_empty() {
-            first = data;
-        } else {
-            if more.is_empty() {
-                more.extend_from_slice(&first);
-                first = Bytes::new();
-            }
-            more.extend_from_slice(&data);
-        }
-        if !fits {
-            let begun = if more.is_empty() { first } else { more.freeze() };
-            return Captured::TooLarge { begun, rest: body };
+        let bytes = pieces.len() + data.len();
+        let has_room = lent.grow(bytes - lent.bytes()) || bytes <= SMALL_BYTES;
+        pieces.push(data, 0);
+        if bytes > bytes_max || !has_room {
+            return Captured::TooLarge { begun: pieces.join(), rest: body };
         }
     }
-    Captured::Whole(if more.is_empty() { first } else { more.freeze() }, lent)
+    Captured::Whole(pieces.join(), lent)
 }
 
 enum Passed {
@@ -299,34 +315,20 @@ enum Passed {
     Broken,
 }
 
-/// Reads the shop to its end, whether or not the client still takes what is read. A client that does not read holds
-/// up nobody for long: the order's lane is behind this.
-async fn pass_on(begun: Bytes, mut rest: FromShop, relay: mpsc::Sender<Piece>, alive: &Begun) -> Passed {
-    let mut relay = Some(relay);
-    let mut data = begun;
-    loop {
-        if let Some(to) = &relay
-            && !matches!(timeout(RELAY_PATIENCE, to.send(Piece::Data(data))).await, Ok(Ok(())))
-        {
-            relay = None;
-        }
-        data = loop {
-            match rest.frame().await {
-                None => {
-                    if let Some(to) = relay {
-                        // Without this piece the client's answer is seen to have broken off.
-                        let _ = timeout(RELAY_PATIENCE, to.send(Piece::Last)).await;
-                    }
-                    return Passed::Whole;
-                }
-                Some(Ok(frame)) => {
-                    alive.renew();
-                    if let Ok(data) = frame.into_data() {
-                        break data;
-                    }
-                }
-                Some(Err(_)) => return Passed::Broken,
-            }
+/// Reads the shop to its end, whether or not the client still takes what is read.
+async fn pass_on(begun: Bytes, mut rest: FromShop, to: &Listeners, alive: &Begun) -> Passed {
+    to.tell(Piece::Data(begun)).await;
+    while let Some(frame) = rest.frame().await {
+        let Ok(frame) = frame else {
+            to.relay.take();
+            return Passed::Broken;
         };
+        alive.renew();
+        if let Ok(data) = frame.into_data() {
+            to.tell(Piece::Data(data)).await;
+        }
     }
+    // Without this piece the client's answer is seen to have broken off.
+    to.tell(Piece::Last).await;
+    Passed::Whole
 }

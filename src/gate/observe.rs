@@ -3,25 +3,25 @@
 //! Observed exchanges are claimed in a store of their own, which nobody waits for: what would have followed or been
 //! replayed is sent to the shop like everything else, and counted.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::{
     Client, Core, TRY_AGAIN,
     body::{Reply, Watch},
-    core::unix_now,
+    core::{Lent, unix_now},
     find::{self, Matched},
     pass,
     renew::Renewing,
     report::Report,
 };
 use crate::{
-    answer::record,
+    answer::{judge::Seen, record, refusal::Refusal},
     claim::Boarding,
     config::{Guard, Mode},
-    ops::words::Reason,
+    ops::words::{Phase, Reason},
     request::{Reading, Unread},
     store::{
         Ask, Claimed, Ending, Hold, Judged, Key, May, Owner, Store,
@@ -67,8 +67,8 @@ pub async fn exchange(
 ) -> Response<Reply> {
     let mut report = Report::begin(core, client, matched.route, id, &matched.parts);
     let upstream = core.gate.config.routes[matched.route].upstream;
-    let read = match find::peeked(core, guard, &mut matched).await {
-        Err(refusal) => return report.refuse_plainly(&refusal),
+    let read = match find::peeked(core, client, guard, &mut matched).await {
+        Err(refusal) => return report.refuse(&refusal, Phase::Read),
         Ok(read) => read,
     };
     let renewing = super::renew::of_request(core, upstream, &matched, read.as_ref()).await;
@@ -89,15 +89,22 @@ pub async fn exchange(
     if matches!(reason, Reason::WouldCoalesce | Reason::WouldReplay) {
         core.gate.metrics.route(matched.route).observed_duplicates.inc();
     }
-    let watch = hold.map(|hold| -> pass::Watcher {
-        let watching = Watching::new(core, matched.route, hold);
-        Box::new(move |head| Box::new(watching.began(head)))
-    });
+    // Here until the answer begins: only then is it known whether the shop has seen the request at all.
+    let watching = Rc::new(Cell::new(hold.map(|hold| Watching::new(core, matched.route, hold))));
+    let watch: pass::Watcher = {
+        let watching = Rc::clone(&watching);
+        Box::new(move |head| Some(Box::new(watching.take()?.began(head))))
+    };
     report.passing();
     let Matched { parts, found, .. } = matched;
-    match pass::pass(core, client, upstream, id, parts, found.into_body(), &renewing, watch).await {
-        Ok(passed) => report.observed(passed, reason),
-        Err(refusal) => report.refuse_plainly(&refusal),
+    match pass::pass(core, client, upstream, id, parts, found.into_body(), &renewing, Some(watch)).await {
+        Ok(passed) => report.bypass(passed, reason),
+        Err(refusal) => {
+            if let (Refusal::UpstreamUnreachable { .. }, Some(watching)) = (&refusal, watching.take()) {
+                watching.abandon();
+            }
+            report.refuse(&refusal, Phase::Send)
+        }
     }
 }
 
@@ -146,19 +153,32 @@ struct Watching {
     hold: Option<Hold>,
     status: StatusCode,
     headers: HeaderMap,
-    body: BytesMut,
+    /// As long as it is no larger than what would be kept, and there is room for it.
+    body: Option<BytesMut>,
+    lent: Lent,
 }
 
 impl Watching {
     fn new(core: &Rc<Core>, route: usize, hold: Hold) -> Self {
         let (status, headers) = (StatusCode::OK, HeaderMap::new());
-        Self { core: Rc::clone(core), route, hold: Some(hold), status, headers, body: BytesMut::new() }
+        let lent = Lent::none(&core.gate.buffers);
+        let body = Some(BytesMut::new());
+        Self { core: Rc::clone(core), route, hold: Some(hold), status, headers, body, lent }
     }
 
     fn began(mut self, head: &http::response::Parts) -> Self {
         self.status = head.status;
         self.headers = head.headers.clone();
         self
+    }
+
+    /// Not one byte has left for the shop.
+    fn abandon(mut self) {
+        let (Some(hold), core) = (self.hold.take(), Rc::clone(&self.core)) else { return };
+        drop(tokio::task::spawn_local(async move {
+            // The memory store has no errors to tell of.
+            let _ = core.gate.observation.store.abandon(&hold).await;
+        }));
     }
 
     fn settle(&mut self, judged: Option<Judged>) {
@@ -187,17 +207,18 @@ impl Watching {
 impl Watch for Watching {
     fn data(&mut self, bytes: &Bytes) {
         let Some(guard) = &self.core.gate.config.routes[self.route].guard else { return };
-        let room = guard.record_max.saturating_sub(self.body.len());
-        self.body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let Some(body) = &mut self.body else { return };
+        if body.len() + bytes.len() <= guard.record_max && self.lent.grow(bytes.len()) {
+            body.extend_from_slice(bytes);
+        } else {
+            (self.body, self.lent) = (None, Lent::none(&self.core.gate.buffers));
+        }
     }
 
     fn end(&mut self) {
         let Some(guard) = &self.core.gate.config.routes[self.route].guard else { return };
-        // The client's Accept-Encoding was left alone, so the body may be coded: then only the head can speak.
-        let judged = match self.headers.contains_key(header::CONTENT_ENCODING) {
-            true => guard.done_when.judge_head(self.status, &self.headers),
-            false => guard.done_when.judge(self.status, &self.headers, &self.body),
-        };
+        let seen = self.body.as_deref().map_or(Seen::Begun, Seen::Whole);
+        let judged = guard.done_when.judge_seen(self.status, &self.headers, seen, guard.record_max);
         self.settle(Some(judged));
     }
 }

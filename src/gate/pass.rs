@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     answer::refusal::Refusal,
-    ops::headers,
+    ops::{headers, words::CodeClass},
     upstream::{Begun, FromShop, Purpose, SendError, Sent, ToShop, send},
 };
 
@@ -24,8 +24,8 @@ pub struct Passed {
     pub server: Option<usize>,
 }
 
-/// Makes an onlooker for an answer, from its head.
-pub type Watcher = Box<dyn FnOnce(&http::response::Parts) -> Box<dyn Watch>>;
+/// Makes an onlooker for an answer, from its head, if there is to be one.
+pub type Watcher = Box<dyn FnOnce(&http::response::Parts) -> Option<Box<dyn Watch>>>;
 
 #[expect(clippy::too_many_arguments, reason = "one exchange's parts, each used once")]
 /// Passes a request on and its answer back. `watch` is given to a guard that only observes.
@@ -53,10 +53,16 @@ pub async fn pass(
     let (begun, taken) = (Begun::default(), Rc::new(Cell::new(sent_at)));
     let request = send::outgoing(parts, body.noting(&taken));
     let sending = core.upstreams[upstream].send(request, purpose, &begun);
-    let sent = match within(patience, &taken, client.passing_hints(sending)).await {
+    let came = within(patience, || taken.get(), client.passing_hints(sending)).await;
+    let class = match &came {
+        Some(Ok(sent)) => CodeClass::of(sent.response.status().as_u16()),
+        Some(Err(_)) | None => CodeClass::None,
+    };
+    core.gate.upstream_answered(upstream, class, sent_at.elapsed());
+    let sent = match came {
         Some(Ok(sent)) => sent,
         Some(Err(error)) => {
-            core.gate.upstream_failed(upstream, &error, sent_at.elapsed());
+            core.gate.upstream_failed(upstream, &error);
             return Err(refusal(error));
         }
         // Nothing has left yet: this is about connecting, whatever the name of the patience that ended.
@@ -66,7 +72,6 @@ pub async fn pass(
         None => return Err(Refusal::UpstreamTimeout { cause: None }),
     };
     let Sent { mut response, server } = sent;
-    core.gate.upstream_answered(upstream, response.status(), sent_at.elapsed());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(protocol) = protocol else { return Err(Refusal::UpstreamReset { cause: None }) };
         client.open_tunnel(hyper::upgrade::on(&mut response));
@@ -77,22 +82,28 @@ pub async fn pass(
     forward::to_client(id, response.headers_mut());
     trailers.announce(response.headers_mut());
     let (parts, body) = response.into_parts();
-    let streaming = match watch {
+    let streaming = match watch.and_then(|watch| watch(&parts)) {
         None => Streaming::new(body, patience),
-        Some(watch) => Streaming::watched(body, patience, watch(&parts)),
+        Some(watch) => Streaming::watched(body, patience, watch),
     };
     Ok(Passed { response: Response::from_parts(parts, Reply::Shop(streaming)), server: Some(server) })
 }
 
-/// Waits for an answer, as long as `patience` after the shop took the last piece of the request: an upload may take
-/// longer than the shop may.
-async fn within<T>(patience: Duration, taken: &Cell<Instant>, answer: impl Future<Output = T>) -> Option<T> {
-    let mut answer = std::pin::pin!(answer);
+/// Waits for something, as long as `patience` after the last sign of life, which may come meanwhile.
+///
+/// Signs of life are when the shop took the last piece of a request, since an upload may take longer than the shop
+/// may; or that nothing has been sent yet, since connecting has bounds of its own.
+pub async fn within<T>(
+    patience: Duration,
+    last_alive: impl Fn() -> Instant,
+    awaited: impl Future<Output = T>,
+) -> Option<T> {
+    let mut awaited = std::pin::pin!(awaited);
     loop {
-        let until = taken.get() + patience;
-        match timeout_at(until, &mut answer).await {
-            Ok(answer) => return Some(answer),
-            Err(_) if taken.get() + patience > until => {}
+        let until = last_alive() + patience;
+        match timeout_at(until, &mut awaited).await {
+            Ok(came) => return Some(came),
+            Err(_) if last_alive() + patience > until => {}
             Err(_) => return None,
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, request::Parts};
+use http::{HeaderValue, Response, header, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     answer::{
         refusal::{Refusal, Wants},
-        replay::{CACHE_STATUS, How, VERDICT},
+        replay::How,
     },
     claim::{End, Role, Spent},
     ops::{
@@ -146,33 +146,16 @@ impl Report {
         }
     }
 
+    /// The request was passed on: the guard stood aside, or only observes.
     pub fn bypass(mut self, passed: Passed, reason: Reason) -> Response<Reply> {
         self.server = passed.server;
         self.tell(Verdict::Bypass, reason, None, Phase::Reply, &passed.response);
         passed.response
     }
 
-    /// Observe mode: what would have been done, on traffic that was not touched.
-    pub fn observed(mut self, passed: Passed, reason: Reason) -> Response<Reply> {
-        self.server = passed.server;
-        self.tell(Verdict::Bypass, reason, None, Phase::Reply, &passed.response);
-        passed.response
-    }
-
     pub fn refuse(mut self, refusal: &Refusal, phase: Phase) -> Response<Reply> {
-        let mut response = plain_refusal(refusal, self.wants, &self.id);
-        response.headers_mut().insert(VERDICT, HeaderValue::from_static(Verdict::Refuse.as_str()));
-        if let Ok(status) = HeaderValue::from_str(&format!("oncegate; detail={}", refusal.name())) {
-            response.headers_mut().insert(CACHE_STATUS, status);
-        }
-        self.tell(Verdict::Refuse, refusal.reason(), Some(refusal.fault()), phase, &response);
-        response
-    }
-
-    /// Nothing came of an observed exchange: the client is told as it would be without a guard.
-    pub fn refuse_plainly(mut self, refusal: &Refusal) -> Response<Reply> {
         let response = plain_refusal(refusal, self.wants, &self.id);
-        self.tell(Verdict::Refuse, refusal.reason(), Some(refusal.fault()), Phase::Send, &response);
+        self.tell(Verdict::Refuse, refusal.reason(), Some(refusal.fault()), phase, &response);
         response
     }
 
@@ -184,7 +167,9 @@ impl Report {
         phase: Phase,
         response: &Response<Reply>,
     ) {
-        let bytes = response.body().size_hint().exact().unwrap_or(0);
+        // A relayed body knows nothing of its length, but the shop may have said it.
+        let said = || response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        let bytes = response.body().size_hint().exact().or_else(said).unwrap_or(0);
         self.write(verdict, reason, fault, phase, response.status().as_u16(), bytes);
     }
 

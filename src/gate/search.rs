@@ -129,14 +129,23 @@ impl Bounds {
     }
 
     /// For a body that is read before it is known whose it is: a narrow route must not refuse what a wider one takes.
+    /// How slowly it may come is up to the guards that are enforced, where the route that asks for it is one of them.
     #[must_use]
-    pub fn widest(routes: &[Route]) -> Option<Self> {
-        let guards = routes.iter().filter_map(|route| route.guard.as_ref()).map(Self::of);
-        guards.reduce(|one, other| Self {
+    pub fn widest(routes: &[Route], asking: usize) -> Option<Self> {
+        let guards = || routes.iter().filter_map(|route| route.guard.as_ref());
+        let widest = guards().map(Self::of).reduce(|one, other| Self {
             body_bytes_max: one.body_bytes_max.max(other.body_bytes_max),
             decoded_bytes_max: one.decoded_bytes_max.max(other.decoded_bytes_max),
             timeout: one.timeout.max(other.timeout),
-        })
+        })?;
+        let timeout = match is_enforced(&routes[asking]) {
+            false => widest.timeout,
+            true => {
+                let enforced = guards().filter(|guard| guard.enforce == Enforce::Yes);
+                enforced.map(|guard| guard.body_timeout).max().unwrap_or(widest.timeout)
+            }
+        };
+        Some(Self { timeout, ..widest })
     }
 }
 
@@ -190,6 +199,21 @@ mod tests {
         name = "rest"
         upstream = "shop"
     "#;
+
+    #[test]
+    fn what_is_only_observed_does_not_give_an_enforced_route_more_time() {
+        let text = ROUTES.replace(
+            r#"match = { methods = ["POST"], path = "/checkout" }
+        guard = {"#,
+            r#"match = { methods = ["POST"], path = "/checkout" }
+        guard = { enforce = false,"#,
+        );
+        let routes = Config::from_text("test", text).unwrap().config.routes;
+        let enforced = routes[1].guard.as_ref().unwrap();
+        assert!(!is_enforced(&routes[2]));
+        assert_eq!(Bounds::widest(&routes, 1).unwrap().timeout, enforced.body_timeout);
+        assert_eq!(Bounds::widest(&routes, 2).unwrap().timeout, OBSERVED_BODY);
+    }
 
     /// The name of the route that is taken, and the ones that were not.
     fn search(target: &str, form: &'static str) -> (String, Vec<(usize, Passed)>) {

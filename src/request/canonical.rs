@@ -293,9 +293,23 @@ fn feed_json(document: &Document, node: u32, skip: &[u32], digest: &mut Digest) 
         }
         Shape::Object => {
             digest.tag(b'{');
-            for (name, value) in sorted_members(document, node, skip) {
-                digest.tagged(b'm', &name);
-                feed_json(document, value, skip, digest);
+            match document.plain_members(node) {
+                Some(mut members) => {
+                    // Stable, as in `sorted_members`.
+                    members.sort_by(|one, other| document.raw(one.0).cmp(document.raw(other.0)));
+                    for (name, value) in members {
+                        if skip.is_empty() || skip.binary_search(&value).is_err() {
+                            digest.tagged(b'm', document.raw(name));
+                            feed_json(document, value, skip, digest);
+                        }
+                    }
+                }
+                None => {
+                    for (name, value) in sorted_members(document, node, skip) {
+                        digest.tagged(b'm', &name);
+                        feed_json(document, value, skip, digest);
+                    }
+                }
             }
             digest.tag(b'}');
         }

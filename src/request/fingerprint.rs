@@ -18,11 +18,12 @@ pub struct Secret([u8; 32]);
 /// A keyed digest in the making. Small writes are gathered: the hash is several times faster on long ones.
 pub(super) struct Digest {
     hasher: blake3::Hasher,
-    gathered: Vec<u8>,
+    gathered: [u8; GATHER_BYTES],
+    used: usize,
 }
 
 /// How much is gathered before it is hashed.
-const GATHER_BYTES: usize = 4096;
+const GATHER_BYTES: usize = 1024;
 
 impl Secret {
     #[must_use]
@@ -53,30 +54,36 @@ impl Digest {
     /// `label` keeps digests of different purposes apart.
     pub(super) fn new(secret: &Secret, label: &str) -> Self {
         let mut digest =
-            Self { hasher: blake3::Hasher::new_keyed(&secret.0), gathered: Vec::with_capacity(512) };
+            Self { hasher: blake3::Hasher::new_keyed(&secret.0), gathered: [0; GATHER_BYTES], used: 0 };
         digest.tag(FORMAT);
         digest.part(label.as_bytes());
         digest
     }
 
+    #[inline]
     pub(super) fn tag(&mut self, tag: u8) {
-        self.gathered.push(tag);
+        if self.used == GATHER_BYTES {
+            self.flush();
+        }
+        self.gathered[self.used] = tag;
+        self.used += 1;
     }
 
     /// Bytes behind their length.
+    #[inline]
     pub(super) fn part(&mut self, bytes: &[u8]) {
         self.length(bytes.len());
-        if self.gathered.len() + bytes.len() > GATHER_BYTES {
-            self.hasher.update(&self.gathered);
-            self.gathered.clear();
-        }
-        if bytes.len() > GATHER_BYTES {
-            self.hasher.update(bytes);
+        let end = self.used + bytes.len();
+        if let Some(room) = self.gathered.get_mut(self.used..end) {
+            room.copy_from_slice(bytes);
+            self.used = end;
         } else {
-            self.gathered.extend_from_slice(bytes);
+            self.flush();
+            self.hasher.update(bytes);
         }
     }
 
+    #[inline]
     pub(super) fn tagged(&mut self, tag: u8, bytes: &[u8]) {
         self.tag(tag);
         self.part(bytes);
@@ -90,17 +97,23 @@ impl Digest {
     }
 
     /// How many of something follow.
+    #[inline]
     pub(super) fn length(&mut self, length: usize) {
         let mut rest = length;
         while rest >= 0x80 {
-            self.gathered.push(0x80 | u8::try_from(rest & 0x7F).unwrap_or(0));
+            self.tag((rest & 0x7F) as u8 | 0x80);
             rest >>= 7;
         }
-        self.gathered.push(u8::try_from(rest).unwrap_or(0));
+        self.tag(rest as u8);
+    }
+
+    fn flush(&mut self) {
+        self.hasher.update(&self.gathered[..self.used]);
+        self.used = 0;
     }
 
     pub(super) fn finish(mut self) -> Key {
-        self.hasher.update(&self.gathered);
+        self.flush();
         Key(*self.hasher.finalize().as_bytes())
     }
 }

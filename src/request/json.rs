@@ -218,6 +218,28 @@ impl Document {
         })
     }
 
+    /// The members of an object as nodes, if no name has an escape: then a name's text is its value.
+    pub(super) fn plain_members(&self, object: u32) -> Option<SmallVec<[(u32, u32); 16]>> {
+        let end = self.end_of(object, NodeKind::Object);
+        let mut members = SmallVec::new();
+        let mut at = object + 1;
+        while at < end {
+            if self.node(at).kind == NodeKind::Escaped {
+                return None;
+            }
+            members.push((at, at + 1));
+            at = self.node(at + 1).next;
+        }
+        Some(members)
+    }
+
+    /// The text of a node as it stands.
+    #[inline]
+    pub(super) fn raw(&self, node: u32) -> &[u8] {
+        let node = self.node(node);
+        &self.text[node.start as usize..node.end as usize]
+    }
+
     fn end_of(&self, node: u32, kind: NodeKind) -> u32 {
         let found = self.node(node);
         if found.kind == kind { found.next } else { 0 }

@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use smallvec::SmallVec;
 
 use self::{
-    cells::{Cells, Place, Room, Run, State},
+    cells::{Cells, Delivery, Place, Room, Run, State},
     read::{Look, Standing, after, between, is_readable, is_stale, is_whole, look, named, run, standing},
 };
 use super::{
@@ -124,7 +124,8 @@ pub fn settle(cells: &mut impl Cells, now: Millis, hold: &Hold, ending: Ending) 
     };
     match ending {
         Ending::Done { record, unseen, seen } => {
-            let done = State::Done { record, settled_at: now, until: after(now, unseen), seen };
+            let (until, delivery) = (after(now, unseen), Delivery::Awaited { seen });
+            let done = State::Done { record, settled_at: now, until, delivery };
             keep(cells, hold.fence, done, &mut effects);
         }
         Ending::DoneUnkept { .. } | Ending::Failed { .. } => free(cells, hold.fence, &mut effects),
@@ -145,16 +146,16 @@ pub fn abandon(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
     Step { reply: (), effects }
 }
 
-/// The answer has reached a client: the record's life is `seen` from when it was settled.
+/// The answer has reached a client. If it is the first one, the record lives `seen` from now, however long it has
+/// waited: a retry that gets the answer late may be followed by a double click of its own. Later ones change nothing.
 pub fn delivered(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
     let mut effects = Effects::default();
     lapse(cells, now, hold.fence, &mut effects);
     if let Some(run) = run(cells, hold.fence)
-        && let State::Done { record, settled_at, seen, .. } = &run.state
+        && let State::Done { record, settled_at, delivery: Delivery::Awaited { seen }, .. } = &run.state
     {
-        let (record, settled_at, seen) = (Arc::clone(record), *settled_at, *seen);
-        cells.set_state(hold.fence, State::Done { record, settled_at, until: after(settled_at, seen), seen });
-        lapse(cells, now, hold.fence, &mut effects);
+        let (record, settled_at, until) = (Arc::clone(record), *settled_at, after(now, *seen));
+        cells.set_state(hold.fence, State::Done { record, settled_at, until, delivery: Delivery::Made });
     }
     Step { reply: (), effects }
 }
@@ -702,25 +703,44 @@ mod tests {
     }
 
     #[test]
-    fn a_delivered_answer_lives_seen_long_from_its_settling() {
+    fn a_delivered_answer_lives_seen_long_from_its_first_delivery() {
+        // At once, within its seen life, after it, and at the last moment of its undelivered one.
+        for waited in [Duration::ZERO, SEEN / 2, SEEN * 2, UNSEEN - Duration::from_millis(1)] {
+            let mut world = World::new();
+            let hold = world.lead(&ask(1, "a", &["lane"]));
+            world.settle(&hold, done());
+            world.wait(waited);
+            world.delivered(&hold);
+            let reply = world.claim(&ask(2, "a", &["lane"]));
+            assert!(matches!(reply, Decision::Replay { remaining, .. } if remaining == SEEN), "{reply:?}");
+            world.wait(SEEN - Duration::from_millis(1));
+            assert!(matches!(world.claim(&ask(2, "a", &["lane"])), Decision::Replay { .. }));
+            world.wait(Duration::from_millis(1));
+            world.lead(&ask(2, "a", &["lane"]));
+        }
+    }
+
+    #[test]
+    fn a_later_delivery_does_not_make_a_record_live_longer() {
         let mut world = World::new();
         let hold = world.lead(&ask(1, "a", &["lane"]));
         world.settle(&hold, done());
-        world.wait(Duration::from_secs(40));
+        world.delivered(&hold);
+        world.wait(SEEN / 2);
         world.delivered(&hold);
         let reply = world.claim(&ask(2, "a", &["lane"]));
-        let left = Duration::from_secs(60);
-        assert!(matches!(reply, Decision::Replay { remaining, .. } if remaining == left), "{reply:?}");
-        world.wait(left);
+        assert!(matches!(reply, Decision::Replay { remaining, .. } if remaining == SEEN / 2), "{reply:?}");
+        world.wait(SEEN / 2);
+        world.delivered(&hold);
         world.lead(&ask(2, "a", &["lane"]));
     }
 
     #[test]
-    fn an_answer_delivered_after_its_seen_life_ends_at_once() {
+    fn a_delivery_that_is_told_after_the_records_end_brings_nothing_back() {
         let mut world = World::new();
         let hold = world.lead(&ask(1, "a", &["lane"]));
         world.settle(&hold, done());
-        world.wait(SEEN);
+        world.wait(UNSEEN);
         world.delivered(&hold);
         world.lead(&ask(2, "a", &["lane"]));
     }

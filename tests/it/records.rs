@@ -69,6 +69,29 @@ async fn an_answer_that_nobody_got_is_kept_longer() {
     assert_eq!((first_seen.verdict(), first_seen.text()), ("replay", "run 3"));
 }
 
+// A retry gets the answer at the last moment, and its shopper clicks twice: the second click is no order of its own.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_double_click_on_a_late_retry_is_given_the_same_answer() {
+    for lines in ["replay_for = \"1m\"\nreplay_unseen_for = \"10m\"", "replay_for = \"10m\""] {
+        let shop = Shop::answers_after(secs(3), ok(RUN));
+        let gate = Gate::with(&shop, Setup::default().checkout(lines)).await;
+        let unseen = gate.begin(post("/checkout", CART));
+        shop.reached(1).await;
+        unseen.leave().await;
+        tokio::time::sleep(secs(600)).await;
+        assert_eq!(gate.post("/checkout", CART).await.verdict(), "replay", "it was settled 597 s ago");
+        tokio::time::sleep(secs(59)).await;
+        let again = gate.post("/checkout", CART).await;
+        assert_eq!((again.verdict(), again.text(), shop.orders()), ("replay", "run 1", 1), "{lines}");
+        tokio::time::sleep(secs(542)).await;
+        assert_eq!(
+            gate.post("/checkout", CART).await.verdict(),
+            "lead",
+            "nobody keeps a record alive by asking"
+        );
+    }
+}
+
 // An honest second purchase, cookies and all, is byte for byte the first. What lies between tells them apart: on a
 // route that nobody guards, a request to the cart.
 #[tokio::test(flavor = "local", start_paused = true)]

@@ -207,8 +207,15 @@ impl Gate {
         self.stop.drain.cancel();
     }
 
+    /// What the end of the drain does on a core.
+    pub(crate) fn cut(&self) {
+        self.core.gate.cut.cancel();
+        self.stop.now.cancel();
+    }
+
     /// Every flight and every connection is over.
     pub(crate) async fn landed(&self) {
+        self.core.gate.claims.stopping.cancel();
         self.core.gate.claims.landed().await;
     }
 

@@ -91,8 +91,8 @@ impl Check<'_> {
                 && match (told, earlier.kind.mode) {
                     (Told::Failed, _) | (Told::Done, Mode::Signal | Mode::Alone) => true,
                     (Told::Done, Mode::Once) => {
-                        let life = if earlier.delivered.is_some() { SEEN } else { UNSEEN };
-                        later.began.ms >= at.ms + life || self.renewed(earlier, later.began)
+                        later.began.ms >= self.kept_until(earlier, at, later.began)
+                            || self.renewed(earlier, later.began)
                     }
                     (Told::Lost, _) => false,
                 }
@@ -100,6 +100,22 @@ impl Check<'_> {
         violation(answered || self.doubt_was_over(earlier, later.began, Over::Request), || {
             format!("G5: exchange {x} is a second send of exchange {p}")
         })
+    }
+
+    /// Section 4: a record that nobody got is kept for `UNSEEN`, one that somebody got for `SEEN` from then on.
+    /// Where the store may not have heard who got it, it is kept for the shorter of the two at least.
+    fn kept_until(&self, exchange: &Exchange, answered: At, before: At) -> u64 {
+        let unseen = answered.ms + UNSEEN;
+        match exchange.delivered.filter(|first| *first < before) {
+            None => unseen,
+            Some(first) if self.hears_at_once() => first.ms + SEEN,
+            Some(first) => unseen.min(first.ms + SEEN),
+        }
+    }
+
+    /// Whether whatever a replica tells the store arrives in the same moment.
+    fn hears_at_once(&self) -> bool {
+        self.plan.wires == Wires::Calm
     }
 
     /// Whether the identity began a new purchase after this exchange was claimed.
@@ -234,12 +250,17 @@ impl Check<'_> {
         match source.kind.mode {
             Mode::Once => {
                 if let Some(back) = back {
-                    let in_time = ended.ms <= back.max(at).ms + UNSEEN + slack;
+                    // It may be delivered at the last moment, or the store may hear of a later delivery only.
+                    let in_time = ended.ms <= back.max(at).ms + UNSEEN + SEEN + slack;
                     violation(in_time, || format!("G3: after the record's end: {}", why()))?;
                 }
-                let delivered = source.delivered.is_some_and(|first| first < ask.arrived);
-                let too_late = self.plan.wires == Wires::Calm && ask.arrived.ms > at.ms + SEEN && delivered;
+                let first = source.delivered.filter(|first| *first < ask.arrived);
+                let too_late =
+                    self.hears_at_once() && first.is_some_and(|first| ask.arrived.ms > first.ms + SEEN);
                 violation(!too_late, || format!("section 4: after it was delivered and over: {}", why()))?;
+                let unseen_too_long =
+                    self.hears_at_once() && first.is_none() && ask.arrived.ms > over.ms + UNSEEN;
+                violation(!unseen_too_long, || format!("section 4: after its undelivered life: {}", why()))?;
                 // A settle that nobody heard of leaves the flight open in its replica for as long as its lease.
                 let open = self.group == Group::Store && ask.arrived.ms <= at.ms + LEASE + DEADLINE;
                 let renewed = came_after && !open && self.renewed_between(source, ask.arrived, slack);

@@ -21,17 +21,19 @@
 //! | a lost exchange is abandoned | 1 | G1, G2 |
 //! | a lease is not renewed | 0 | G8 claim lost |
 //! | the hold is half as long | 2 | G5, G1 |
-//! | sent again after a reset | 1 | G1, G2 |
+//! | sent again after a reset | 2 | G1 |
 //! | the leader's client goes and its flight ends | 0 | G1, G2 |
 //! | one follower too many | 5 | G9 |
 //! | renewals are ignored | 19 | renewal |
-//! | a place in a lane leaks | 1 | liveness |
+//! | a place in a lane leaks | 0 | liveness |
 //! | a failure that the store was not told stays on the table | 3000033 | G4 |
 //! | a replay does not count as delivered | 8 | section 4 |
+//! | the seen life begins with the settle | 8 | G5 |
+//! | every delivery begins it anew | 5 | section 4 |
 //!
 //! Not found: followers that a doubt does not wake, since they ask again by themselves within two seconds; and, so
 //! rare is it, a signal that came on board between the end of one run and the next claim and is given a run that
-//! began in between. That no signal closes its flight at all was found by 2000023.
+//! began in between. That no signal closes its flight at all was found by 13.
 
 #[cfg(test)]
 mod check;

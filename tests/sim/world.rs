@@ -148,6 +148,7 @@ impl World {
                     replica.number
                 ));
             }
+            claims.stopping.cancel();
             if timeout(ms(1000), claims.landed()).await.is_err() {
                 return Err(format!("liveness: r{} has tasks that do not end", replica.number));
             }

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use super::Refusal;
+use crate::store::Judged;
 
 /// What trying again means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,8 +52,13 @@ pub(super) fn of(refusal: &Refusal) -> Text {
         Refusal::WaitExhausted { .. } => WAIT_EXHAUSTED.alone(),
         Refusal::LaneFull { .. } | Refusal::FollowersFull { .. } => TOO_MANY_WAIT.alone(),
         Refusal::OutcomeUnknown { .. } => OUTCOME_UNKNOWN.alone(),
-        Refusal::AnswerTooLarge { answered, .. } => ANSWER_TOO_LARGE
-            .after(Cow::Owned(format!("The shop answered {} to this request.", answered.as_u16()))),
+        Refusal::AnswerTooLarge { answered, judged, .. } => {
+            let words = match judged {
+                Judged::Done => ANSWER_TOO_LARGE,
+                Judged::Failed => FAILURE_TOO_LARGE,
+            };
+            words.after(Cow::Owned(format!("The shop answered {} to this request.", answered.as_u16())))
+        }
         Refusal::ResolvedDone => RESOLVED_DONE.alone(),
         Refusal::StoreDown { .. } => STORE_DOWN.alone(),
         Refusal::UpstreamUnreachable { .. } => UPSTREAM_UNREACHABLE.alone(),
@@ -171,6 +177,13 @@ const ANSWER_TOO_LARGE: Words = Words {
         order.",
     shopper: ALREADY_DONE,
     retry: Retry::Pointless,
+};
+const FAILURE_TOO_LARGE: Words = Words {
+    title: "The request failed, the shop's answer was not kept",
+    detail: "That is a failure, and too large to be shared with those who sent the same request meanwhile. Nothing is \
+        kept of it. It is safe to send the request again: it goes to the shop as a new one.",
+    shopper: "The shop answered that this request failed. You can try again.",
+    retry: Retry::Safe,
 };
 const RESOLVED_DONE: Words = Words {
     title: "The order was already carried out",

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::raw::{RawAnswer, RawRequest};
 use crate::{
-    answer::refusal::Refusal,
+    answer::{judge::Seen, refusal::Refusal},
     claim::Keep,
     config::{Config, Enforce, Guard, Mode, OnNoKey, Renewal, Route, show_duration, show_size},
     gate::{
@@ -159,7 +159,7 @@ impl Asked<'_> {
                 Step::Unreadable { what, .. } => {
                     return Err(Refusal::BodyUnreadable { detail: what.into(), cause: None });
                 }
-                Step::NeedsBody(number) => match search::Bounds::widest(routes) {
+                Step::NeedsBody(number) => match search::Bounds::widest(routes, number) {
                     None => search.pass_over(),
                     Some(bounds)
                         if self.body.len() > bounds.body_bytes_max
@@ -336,11 +336,9 @@ fn refuse(refusal: &Refusal) -> Told {
 fn judged(guard: &Guard, shares: bool, answer: &RawAnswer) -> AnswerTold {
     let RawAnswer { parts, body, .. } = answer;
     let too_large = body.len() > guard.record_max;
-    let explained = guard.done_when.explain(parts.status, &parts.headers, body);
-    let judged = match too_large {
-        true => lead::judge_begun(guard, parts, &body[..guard.record_max]),
-        false => explained.judged,
-    };
+    let seen = if too_large { Seen::Begun } else { Seen::Whole(body) };
+    let explained = guard.done_when.explain_seen(parts.status, &parts.headers, seen, guard.record_max);
+    let judged = explained.judged;
     let kept = match (judged, lead::keep(guard, shares)) {
         (Judged::Failed, _) => {
             "given to those who wait for it and kept for nobody: the same request is sent again".to_owned()

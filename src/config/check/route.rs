@@ -117,6 +117,7 @@ fn renewal(reader: &Reader<'_>, shared: &Shared<'_>) -> Option<Renewal> {
                 let follows = "every request would begin a new purchase, so that nothing is ever replayed";
                 reader.report().error(&matched.at, "`request` has no condition", follows, "name a path");
             }
+            no_body(reader, &matched.spec, "request");
             RenewOn::Request(Box::new(build(reader, &matched, "request")?))
         }
         (None, Some(answer)) => RenewOn::Answer { set_cookie: answer? },
@@ -138,6 +139,22 @@ fn renewal(reader: &Reader<'_>, shared: &Shared<'_>) -> Option<Renewal> {
         }
     };
     Some(Renewal { upstream: upstream?, identity, on })
+}
+
+/// A renew rule looks at all traffic of its upstream, and what has no guard is streamed and not read.
+fn no_body(reader: &Reader<'_>, spec: &Spec, field: &str) {
+    for (key, conditions) in [("form", &spec.form), ("json", &spec.json)] {
+        if !conditions.is_empty() {
+            let what = format!("`{field}` of [[renew]] has a condition on `{key}`");
+            let follows = "bodies of requests without a guard are not read, so it would never hold";
+            let mend = "name path, query, headers or cookies instead, or what the shop answers: \
+                answer = { set_cookie = \"…\" }";
+            reader.report().error(&locate(reader, &format!("{field}.{key}")), what, follows, mend);
+        }
+    }
+    if let Some(not) = &spec.not {
+        no_body(reader, not, &format!("{field}.not"));
+    }
 }
 
 fn answer(reader: &Reader<'_>) -> Option<regex::bytes::Regex> {

@@ -116,6 +116,7 @@ impl Parser<'_> {
         let mut at = start;
         let mut kind = NodeKind::Plain;
         loop {
+            at += plain_run(&self.text[at.min(self.text.len())..]);
             match self.text.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -189,7 +190,12 @@ impl Parser<'_> {
         Ok(())
     }
 
+    #[inline]
     fn skip_space(&mut self) {
+        // Most JSON is sent without any.
+        if self.peek().is_some_and(|byte| byte > b' ') {
+            return;
+        }
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
         }
@@ -199,12 +205,14 @@ impl Parser<'_> {
         if self.take(byte) { Ok(()) } else { Err(self.wrong()) }
     }
 
+    #[inline]
     fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
@@ -212,6 +220,31 @@ impl Parser<'_> {
     fn wrong(&self) -> JsonProblem {
         JsonProblem::Syntax(self.at)
     }
+}
+
+/// How many bytes stand before the first quote, backslash or control character, rounded down to what can be told a
+/// word at a time; the caller looks at each byte after that.
+#[inline]
+fn plain_run(text: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = ONES << 7;
+    let mut run = 0;
+    for word in text.chunks_exact(8) {
+        let word =
+            u64::from_le_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]);
+        // The lowest byte that these mark is one that is meant; bytes above it may be marked by a borrow.
+        let is = |byte: u8| {
+            let differing = word ^ (ONES * u64::from(byte));
+            differing.wrapping_sub(ONES) & !differing
+        };
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let found = (is(b'"') | is(b'\\') | control) & HIGHS;
+        if found != 0 {
+            return run + (found.trailing_zeros() / 8) as usize;
+        }
+        run += 8;
+    }
+    run
 }
 
 fn count(number: usize) -> u32 {

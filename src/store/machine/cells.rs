@@ -61,8 +61,8 @@ pub enum State {
     Flight { lease_ends: Millis },
     /// Something may have been sent and no answer is known. The lanes stay held: the shop may still be at work.
     InDoubt { since: Millis, until: Millis },
-    /// The answer is known. `until` moves to `settled_at + seen` once a client has it.
-    Done { record: Arc<Record>, settled_at: Millis, until: Millis, seen: Duration },
+    /// The answer is known.
+    Done { record: Arc<Record>, settled_at: Millis, until: Millis, delivery: Delivery },
     /// An operator says that the work was done; no answer is known.
     Resolved { since: Millis, until: Millis },
 }
@@ -82,6 +82,17 @@ impl State {
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Flight { .. } | Self::InDoubt { .. })
     }
+}
+
+/// Whether a client has the answer of a done run. It changes once, so that no sender can keep a record alive by
+/// asking for it: a record never lives longer than its undelivered life and `seen` together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// No client has it yet. `seen` is the life that begins when the first one does.
+    Awaited {
+        seen: Duration,
+    },
+    Made,
 }
 
 /// Whether the store may take one more live run.

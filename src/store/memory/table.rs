@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, header::LOCATION};
 use super::{MemoryLimits, hash::Short};
 use crate::store::{
     Fence, Kept, Key, Millis, Record,
-    machine::cells::{Cell, Cells, Place, Room, Run, State},
+    machine::cells::{Cell, Cells, Delivery, Place, Room, Run, State},
 };
 
 /// What an ended run weighs beside its answer: the run, its pointers and its places in the indexes.
@@ -133,13 +133,13 @@ impl Table {
     }
 
     fn drop_body(&mut self, fence: Fence) {
-        let Some(State::Done { record, settled_at, until, seen }) =
+        let Some(State::Done { record, settled_at, until, delivery }) =
             self.runs.get(&fence).map(|cell| cell.value.state.clone())
         else {
             return;
         };
         let record = Arc::new(tombstone(&record));
-        self.set_state(fence, State::Done { record, settled_at, until, seen });
+        self.set_state(fence, State::Done { record, settled_at, until, delivery });
         self.counts.bodies_dropped_early += 1;
     }
 
@@ -160,9 +160,14 @@ impl Table {
         match state {
             State::Flight { .. } => self.counts.flights += 1,
             State::InDoubt { .. } => self.counts.in_doubt += 1,
-            State::Done { record, settled_at, until, seen } => {
-                let unseen = Duration::from_millis(until.0.saturating_sub(settled_at.0));
-                self.life_longest = self.life_longest.max(unseen).max(*seen);
+            State::Done { record, settled_at, until, delivery } => {
+                let life = Duration::from_millis(until.0.saturating_sub(settled_at.0));
+                // It may be delivered at the last moment, and its seen life begins then.
+                let longest = match delivery {
+                    Delivery::Awaited { seen } => life.saturating_add(*seen),
+                    Delivery::Made => life,
+                };
+                self.life_longest = self.life_longest.max(longest);
                 self.shelf(record).insert((*settled_at, fence));
                 *self.weight(record) += record.bytes() + OVERHEAD_BYTES;
             }

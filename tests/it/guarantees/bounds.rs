@@ -101,6 +101,30 @@ async fn guarantee_9_a_record_too_large_is_a_tombstone_and_never_a_second_send()
     assert_eq!(shop.orders(), 1);
 }
 
+// A failure that is larger than what is kept: its followers are told that it failed, and the next try leads.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn guarantee_9_a_failure_too_large_to_share_is_told_as_a_failure() {
+    let large = created(&"0123456789".repeat(100)).status(500).with("location", "/order/1001");
+    let shop = Shop::fails_then_succeeds(secs(3), large, created(ORDER));
+    let gate = Gate::with(&shop, Setup::default().checkout("record_max = \"100B\"")).await;
+    let there = gate.replica(&shop, Setup::default().checkout("record_max = \"100B\"")).await;
+    let (first, second, third) =
+        join!(gate.post("/checkout", CART), gate.post("/checkout", CART), there.post("/checkout", CART));
+    assert_eq!((first.status.as_u16(), first.body.len()), (500, 1000));
+    for refused in [second, third] {
+        assert_eq!(refused.refusal(), (409, "answer-too-large".to_owned()));
+        let problem: serde_json::Value = serde_json::from_slice(&refused.body).unwrap();
+        assert_eq!(problem["retry"], "safe", "{problem}");
+        assert!(!refused.text().contains("carried out"), "{problem}");
+    }
+    let next = gate.post("/checkout", CART).await;
+    assert_eq!(
+        (next.verdict(), next.text(), shop.orders()),
+        ("lead", "order 1001, run 2", 2),
+        "the failed try and this one"
+    );
+}
+
 // Flights outlive their clients: patience that ends early must not pile them up.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn guarantee_9_flights_are_bounded() {
