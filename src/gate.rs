@@ -179,11 +179,7 @@ async fn guarded(
         Part::Mismatch => return report.refuse(&Refusal::EventMismatch, Phase::Claim),
     };
     report.boarded(ticket.role());
-    let waited = tokio::select! {
-        biased;
-        waited = wait(&mut ticket, &mut leaders_own, arrived + guard.wait_max) => waited,
-        () = core.gate.cut.cancelled() => Waited::Cut,
-    };
+    let waited = wait(core, &mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
     report.trace(&trace);
     match waited {
         Waited::End(end, own) => {
@@ -193,13 +189,7 @@ async fn guarded(
             let (fence, reason) = (own.fence, reason_of(own.judged));
             report.streamed(fence).lead(streamed(id, own), reason)
         }
-        Waited::Cut => {
-            let (retry_after, phase) = (TRY_AGAIN, Phase::Follow);
-            match ticket.has_set_out() {
-                true => report.refuse(&Refusal::OutcomeUnknown { retry_after }, phase),
-                false => report.refuse(&Refusal::Draining { retry_after }, phase),
-            }
-        }
+        Waited::Cut => report.refuse(&cut_short(&ticket), Phase::Follow),
         Waited::InVain => report.refuse(&Refusal::WaitExhausted { retry_after: TRY_AGAIN }, Phase::Follow),
     }
 }
@@ -290,6 +280,7 @@ enum Waited {
 
 /// Waits for the end of the flight, as long as the route's clients are willing to.
 async fn wait(
+    core: &Core,
     ticket: &mut Ticket,
     leaders_own: &mut oneshot::Receiver<LeadersOwn>,
     until: Instant,
@@ -315,7 +306,19 @@ async fn wait(
             }
         }
     };
-    timeout_at(until, waiting).await.unwrap_or(Waited::InVain)
+    tokio::select! {
+        biased;
+        waited = timeout_at(until, waiting) => waited.unwrap_or(Waited::InVain),
+        () = core.gate.cut.cancelled() => Waited::Cut,
+    }
+}
+
+/// What is known of a flight whose end this process does not see.
+fn cut_short(ticket: &Ticket) -> Refusal {
+    match ticket.has_set_out() {
+        true => Refusal::OutcomeUnknown { retry_after: TRY_AGAIN },
+        false => Refusal::Draining { retry_after: TRY_AGAIN },
+    }
 }
 
 /// What the end of the flight means to one of those who waited for it.
