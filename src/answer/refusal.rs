@@ -14,7 +14,10 @@ use http::{
 pub use crate::ops::words::Fault;
 use crate::{
     answer::replay::{CACHE_STATUS, VERDICT},
-    ops::words::{Reason, Verdict},
+    ops::{
+        log::chain,
+        words::{Reason, Verdict},
+    },
     store::Judged,
 };
 
@@ -284,7 +287,7 @@ mod tests {
         let retry_after = Duration::from_millis(4_200);
         let detail = Detail::Borrowed("The JSON member /cartId is missing.");
         vec![
-            Refusal::NoKey { detail: detail.clone() },
+            Refusal::NoKey { detail: "json:/cartId".into() },
             Refusal::BodyTooLarge { body_bytes_max: 1_048_576 },
             Refusal::BodyUnreadable { detail: detail.clone(), cause: None },
             Refusal::PathUnreadable { detail: detail.clone() },

@@ -13,7 +13,7 @@ use clap::Args;
 use super::{
     Exit,
     run::{failed, say},
-    signals::Signals,
+    signals::{Hangup, Signals},
 };
 use crate::{
     config::{Address, Checked, Config, Problems},
@@ -79,7 +79,7 @@ pub fn main(args: &DemoArgs) -> Exit {
 }
 
 fn show(args: &DemoArgs) -> Result<Exit, DemoError> {
-    let signals = Signals::listen()?;
+    let signals = Signals::listen(Hangup::Ends)?;
     let stage = Stage::set_up(args.orders)?;
     let rows = rows(&stage, &signals, args.orders);
     if let Ok(rows) = &rows {

@@ -7,7 +7,10 @@ use std::{
 
 use clap::Args;
 
-use super::{Exit, check, signals::Signals};
+use super::{
+    Exit, check,
+    signals::{Hangup, Signals},
+};
 use crate::{
     config::Config,
     server::{Drained, Server},
@@ -47,7 +50,7 @@ pub fn main(args: RunArgs) -> Exit {
         }
     };
     write_to_stderr(&check::show(&checked.warnings));
-    let signals = match Signals::listen() {
+    let signals = match Signals::listen(Hangup::IsRefused) {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
     };

@@ -41,7 +41,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, UnitProblem> {
 pub(super) fn size(text: &str) -> Result<usize, UnitProblem> {
     let (number, unit) = split(text, "\"64KiB\" or \"1MiB\"")?;
     if unit.is_empty() {
-        return Err(UnitProblem::NoUnit(format!("\"{number}B\" or \"{number}KiB\"")));
+        // 65536 is a number of bytes; 64 could be one of anything.
+        let bytes = usize::try_from(number).ok().filter(|bytes| *bytes != 0 && bytes.is_multiple_of(1 << 10));
+        return Err(UnitProblem::NoUnit(match bytes {
+            Some(bytes) => format!("\"{}\"", show_size(bytes)),
+            None => format!("\"{number}B\" or \"{number}KiB\""),
+        }));
     }
     if let Some((_, factor)) = SIZES.iter().find(|(name, _)| *name == unit) {
         let number = usize::try_from(number).map_err(|_| UnitProblem::TooLarge)?;
@@ -110,6 +115,7 @@ mod tests {
     fn a_bare_number_is_told_which_units_it_may_have_meant() {
         assert_eq!(duration("5").unwrap_err().to_string(), "has no unit; write \"5s\" or \"5ms\"");
         assert_eq!(size("64").unwrap_err().to_string(), "has no unit; write \"64B\" or \"64KiB\"");
+        assert_eq!(size("65536").unwrap_err().to_string(), "has no unit; write \"64KiB\"");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     claim::Claims,
     config::Config,
     ops::{
-        log::{Level, Log},
+        log::{Level, Log, chain},
         metrics::Metrics,
         words::CodeClass,
     },

@@ -21,6 +21,25 @@ pub use line::{Line, json_string};
 /// How many lines may wait for the writer.
 const LINES_MAX: usize = 8_192;
 
+/// An error with all its sources, in one line. A source that its error has already told of, as hyper's and the
+/// system's are wont to be, is not told again.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    // The bound is against a chain that leads back to itself.
+    for _ in 0..8 {
+        let Some(error) = source else { break };
+        let own = error.to_string();
+        if !text.contains(&own) {
+            text.push_str(": ");
+            text.push_str(&own);
+        }
+        source = error.source();
+    }
+    text
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
     Json,
@@ -167,6 +186,18 @@ mod tests {
     use std::sync::{Arc, Mutex, mpsc};
 
     use super::*;
+
+    #[test]
+    fn a_source_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot connect: {0}")]
+        struct Outer(#[source] io::Error);
+        let refused = || io::Error::other("refused");
+        assert_eq!(chain(&Outer(refused())), "cannot connect: refused");
+        let told = io::Error::other(Outer(refused()));
+        assert_eq!(chain(&told), "cannot connect: refused");
+        assert_eq!(chain(&"x".parse::<u8>().unwrap_err()), "invalid digit found in string");
+    }
 
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);

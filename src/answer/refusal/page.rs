@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use http::HeaderValue;
 
-use super::{Refusal, Text};
+use super::{Refusal, Text, text::MAY_BE_DONE};
 use crate::ops::log::{is_treacherous, json_string};
 
 pub(super) fn problem(refusal: &Refusal, text: &Text, request_id: &str) -> String {
@@ -47,8 +47,7 @@ pub(super) fn html(refusal: &Refusal, text: &Text, request_id: &str) -> String {
     escape(&mut out, text.shopper);
     out.push_str("</strong></p>\n");
     if let Some(seconds) = refusal.retry_seconds() {
-        let unit = if seconds == 1 { "second" } else { "seconds" };
-        let _ = writeln!(out, "<p>Come back in {seconds} {unit}.</p>");
+        let _ = writeln!(out, "<p>Come back in {}.</p>", spoken(seconds));
     }
     if let Some(next) = next(refusal) {
         out.push_str("<p><a href=\"");
@@ -56,13 +55,23 @@ pub(super) fn html(refusal: &Refusal, text: &Text, request_id: &str) -> String {
         out.push_str("\">Continue to the page that the shop named</a></p>\n");
     }
     out.push_str("<p>");
-    escape(&mut out, &text.detail);
+    // What the shopper was told above is not told again.
+    escape(&mut out, text.detail.strip_prefix(MAY_BE_DONE).unwrap_or(&text.detail).trim_start());
     out.push_str("</p>\n<p><small>");
     escape(&mut out, refusal.name());
     out.push_str(" · ");
     escape(&mut out, request_id);
     out.push_str("</small></p>\n</main>\n</body>\n</html>\n");
     out
+}
+
+/// A wait as a person says it; never shorter than it is.
+fn spoken(seconds: u64) -> String {
+    match seconds {
+        1 => "1 second".to_owned(),
+        0..120 => format!("{seconds} seconds"),
+        _ => format!("{} minutes", seconds.div_ceil(60)),
+    }
 }
 
 /// Where the shop had sent the client, if following it can only open a page: `http`, `https`, or a path of this host.

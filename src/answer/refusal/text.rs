@@ -40,7 +40,7 @@ impl Retry {
 
 pub(super) fn of(refusal: &Refusal) -> Text {
     match refusal {
-        Refusal::NoKey { detail } => NO_KEY.after(detail.clone()),
+        Refusal::NoKey { detail } => NO_KEY.after(Cow::Owned(format!("Nothing was found at {detail}"))),
         Refusal::BodyTooLarge { body_bytes_max } => {
             BODY_TOO_LARGE.after(Cow::Owned(format!("At most {body_bytes_max} bytes are read here.")))
         }
@@ -96,6 +96,8 @@ impl Words {
     }
 }
 
+/// Stands before `detail` of whatever may have been carried out, and begins what a shopper is told of it.
+pub(super) const MAY_BE_DONE: &str = "Your request may already have been carried out. Do not pay again.";
 const WORKING: &str = "Your order is still being worked on. Please do not pay again.";
 const LOOK_FIRST: &str = "Your request may already have been carried out. Do not pay again. \
     Look for a confirmation by e-mail or in your account first, or ask the shop.";

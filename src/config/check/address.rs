@@ -66,7 +66,7 @@ pub(super) fn admin(root: &Reader<'_>, listeners: &[Listener]) -> Option<Admin> 
         reader.report().error(
             &reader.at_value("listen"),
             "[admin] can be reached from other machines and has no `token`",
-            "whoever reaches it sees orders and can resolve them",
+            "whoever reaches it can read how many orders come in and how many fail",
             "write token = { file = \"…\" }, or listen on 127.0.0.1 or unix:",
         );
     }

@@ -323,6 +323,10 @@ fn pattern(reader: &Reader<'_>, name: &str, value: &Value) -> Option<Pattern> {
     }
 }
 
+/// One line of examples: which of the four it is stands before it, with what is wrong.
+const MEND: &str = "write for example path = \"/checkout/{cart}\", hosts = [\"*.shop.example\"], \
+    json = { \"/type\" = \"payment\" } or query = { id = \"~^[0-9]+$\" }";
+
 /// Builds the matcher and points its problems at the keys they are about.
 fn build(reader: &Reader<'_>, matched: &Match, key: &str) -> Option<Matcher> {
     match Matcher::new(&matched.spec) {
@@ -331,7 +335,7 @@ fn build(reader: &Reader<'_>, matched: &Match, key: &str) -> Option<Matcher> {
             for problem in problems {
                 let at = locate(reader, &format!("{key}.{}", problem.field));
                 let what = format!("`{}`: {}", problem.field, one_line(&problem.message));
-                reader.report().error(&at, what, "the route would not match what is meant", "mend it");
+                reader.report().error(&at, what, "the route would not match what is meant", MEND);
             }
             None
         }

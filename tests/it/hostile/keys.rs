@@ -366,6 +366,11 @@ fn what_a_client_says_of_where_it_comes_from_is_replaced() {
         assert_eq!((answer.status, seen.len()), (200, 1), "{path}");
         for (name, value) in &seen[0].fields {
             let value = String::from_utf8_lossy(value);
+            // Random digits may hold any of these by chance.
+            if ["x-request-id", "traceparent"].iter().any(|random| name.eq_ignore_ascii_case(random)) {
+                assert!(!value.contains("evil") && !value.contains("-6666-"), "{path}: {name}: {value}");
+                continue;
+            }
             let spoofed = ["6.6.6.6", "7.7.7.7", "8.8.8.8", "evil", "https", "443", "6666"]
                 .iter()
                 .find(|bad| value.contains(**bad));
