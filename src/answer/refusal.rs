@@ -255,21 +255,6 @@ impl Refusal {
     }
 }
 
-/// An error with all its sources, in one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    // The bound is against a chain that leads back to itself.
-    for _ in 0..8 {
-        let Some(error) = source else { break };
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
 /// Neither `hit` nor `fwd`: the answer came from no cache and was not asked for (RFC 9211, section 2).
 fn cache_status(name: &'static str) -> HeaderValue {
     let text = format!("oncegate; detail={name}");

@@ -57,11 +57,7 @@ impl Gate {
     /// Tells of an exchange that the shop did not answer.
     pub fn upstream_failed(&self, upstream: usize, error: &SendError) {
         let name = &self.config.upstreams[upstream].name;
-        self.log.event(
-            Level::Warn,
-            "upstream-failed",
-            &[("upstream", name), ("error", &crate::answer::refusal::chain(error))],
-        );
+        self.log.event(Level::Warn, "upstream-failed", &[("upstream", name), ("error", &chain(error))]);
     }
 
     /// Counts and tells of a refusal outside a guarded exchange.
