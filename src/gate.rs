@@ -19,7 +19,7 @@ pub mod search;
 
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderValue, Response, request::Parts};
 use hyper::body::Incoming;
 use tokio::{
     sync::oneshot,
@@ -51,10 +51,12 @@ use report::Report;
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Answers one request of a client.
-pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
-    let (parts, incoming) = request.into_parts();
-    // One box from here to the shop: they are 224 bytes, and every stage hands them on.
-    let mut parts = Box::new(parts);
+pub async fn exchange(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    mut parts: Box<Parts>,
+    incoming: Incoming,
+) -> Response<Reply> {
     forward::name_host(&mut parts);
     let id = forward::request_id(core, &client.peer, &parts.headers);
     let trace = forward::traceparent(core, &client.peer, &mut parts.headers);
@@ -440,9 +442,9 @@ async fn bypass(
 impl Found {
     fn into_body(self) -> ToShop {
         match self {
-            Found::Stream(incoming) => ToShop::Client(incoming),
+            Found::Stream(incoming) => ToShop::client(incoming),
             Found::Collected(read) => read.into_body(),
-            Found::Begun { begun, rest, lent } => ToShop::Begun { begun: Some(lent.around(begun)), rest },
+            Found::Begun { begun, rest, lent } => ToShop::begun(lent.around(begun), rest),
             Found::Taken => ToShop::empty(),
         }
     }
