@@ -18,7 +18,7 @@ pub(crate) use self::table::Table;
 use self::waiters::{Waiters, Wants};
 use super::{
     Ask, Claimed, Ending, Fence, Hold, Judged, Key, LaneView, Millis, Record, Renewed, Reply, Resolution,
-    Resolved, Settled, Store, StoreError, Woken,
+    Resolved, Settled, Store, Woken,
     machine::{
         self, Decision, Effects, Nudge, Step,
         cells::{Cells as _, Place},
@@ -316,8 +316,8 @@ fn answer_of(ending: &Ending) -> Option<(Arc<Record>, Judged)> {
     }
 }
 
-fn ready<'a, T: Send + 'a>(value: T) -> Reply<'a, T> {
-    Box::pin(std::future::ready(Ok::<T, StoreError>(value)))
+fn ready<'a, T>(value: T) -> Reply<'a, T> {
+    Reply::now(Ok(value))
 }
 
 #[cfg(test)]
