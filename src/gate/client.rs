@@ -138,8 +138,7 @@ impl Client {
     }
 
     /// Waits for the shop's answer and passes informational ones on meanwhile.
-    pub async fn passing_hints<T>(&self, answer: impl Future<Output = T>) -> T {
-        let mut answer = std::pin::pin!(answer);
+    pub async fn passing_hints<T>(&self, mut answer: impl Future<Output = T> + Unpin) -> T {
         loop {
             tokio::select! {
                 biased;

@@ -1,6 +1,6 @@
 //! Traffic without a guard: streamed both ways, never collected.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use tokio::time::{Instant, timeout_at};
@@ -34,7 +34,7 @@ pub async fn pass(
     client: &Client,
     upstream: usize,
     id: &HeaderValue,
-    mut parts: Parts,
+    mut parts: Box<Parts>,
     body: ToShop,
     renewing: &Renewing,
     watch: Option<Watcher>,
@@ -51,9 +51,11 @@ pub async fn pass(
     client.pass_informational(&mut parts.extensions);
     let sent_at = Instant::now();
     let (begun, taken) = (Begun::default(), Rc::new(Cell::new(sent_at)));
-    let request = send::outgoing(parts, body.noting(&taken));
-    let sending = core.upstreams[upstream].send(request, purpose, &begun);
-    let came = within(patience, || taken.get(), client.passing_hints(sending)).await;
+    let mut outgoing = Some(send::outgoing(*parts, body.noting(&taken)));
+    // Pinned here and lent on: a future that is handed over by value is kept twice, by its giver and by its taker.
+    let sending = pin!(core.upstreams[upstream].send(&mut outgoing, purpose, &begun));
+    let hinting = pin!(client.passing_hints(sending));
+    let came = within(patience, || taken.get(), hinting).await;
     let class = match &came {
         Some(Ok(sent)) => CodeClass::of(sent.response.status().as_u16()),
         Some(Err(_)) | None => CodeClass::None,
@@ -96,9 +98,8 @@ pub async fn pass(
 pub async fn within<T>(
     patience: Duration,
     last_alive: impl Fn() -> Instant,
-    awaited: impl Future<Output = T>,
+    mut awaited: impl Future<Output = T> + Unpin,
 ) -> Option<T> {
-    let mut awaited = std::pin::pin!(awaited);
     loop {
         let until = last_alive() + patience;
         match timeout_at(until, &mut awaited).await {

@@ -26,7 +26,7 @@ pub enum ToShop {
     /// Streamed, noting when a piece was last taken to be sent.
     Noting { body: Box<ToShop>, taken: Rc<Cell<Instant>> },
     /// Collected, to be sent in chunks as it came, with the trailers that came behind it.
-    WithTrailers { data: Option<Bytes>, trailers: Option<HeaderMap> },
+    WithTrailers { data: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
 }
 
 impl ToShop {
@@ -40,7 +40,7 @@ impl ToShop {
             None => Self::whole(bytes),
             Some(trailers) => {
                 let data = Some(bytes).filter(|bytes| !bytes.is_empty());
-                Self::WithTrailers { data, trailers: Some(trailers) }
+                Self::WithTrailers { data, trailers: Some(Box::new(trailers)) }
             }
         }
     }
@@ -90,7 +90,7 @@ impl Body for ToShop {
             }
             Self::WithTrailers { data, trailers } => match data.take() {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+                None => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers)))),
             },
         }
     }
