@@ -220,9 +220,9 @@ impl Claims {
             Joined::Full => Part::FollowersFull,
             Joined::Mismatch => Part::Mismatch,
             Joined::Begin(ticket, flight) => {
-                let driver = driver::Driver::new(Arc::clone(self), flight, demand);
-                let task = self.tasks.track_future(driver.run(sender()));
-                drop(tokio::task::spawn_local(task));
+                // In a box: a task's future is moved several times until it has its place.
+                let driver = Box::new(driver::Driver::new(Arc::clone(self), flight, demand, sender()));
+                drop(tokio::task::spawn_local(self.tasks.track_future(driver.run())));
                 Part::Seat(ticket)
             }
         }

@@ -286,8 +286,7 @@ fn idempotency_key(guard: &Guard, reading: &Reading) -> Option<HeaderValue> {
         return None;
     }
     let key = reading.fingerprint?;
-    let hex: String = key.0.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    HeaderValue::from_str(&format!("oncegate-{hex}")).ok()
+    HeaderValue::from_str(&format!("oncegate-{}", key.hex(16))).ok()
 }
 
 enum Waited {

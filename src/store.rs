@@ -5,6 +5,7 @@
 //! may have been carried out: every claim carries an owner token and may be asked again with the same token.
 //! Nothing here sends a request, reads a request, or knows what HTTP is beyond a kept answer.
 
+pub mod hash;
 pub mod machine;
 pub mod memory;
 
@@ -30,7 +31,14 @@ impl Key {
     /// The first 8 hex digits: enough to compare two log lines, too few to forge.
     #[must_use]
     pub fn short(&self) -> String {
-        self.0.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+        self.hex(4)
+    }
+
+    /// The first `bytes` of it as hex digits.
+    #[must_use]
+    pub fn hex(&self, bytes: usize) -> String {
+        let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+        self.0.iter().take(bytes).flat_map(|byte| [digit(byte >> 4), digit(byte & 0xF)]).collect()
     }
 }
 

@@ -4,7 +4,6 @@
 //! forgotten with the process: this store knows no restart.
 
 mod ends;
-mod hash;
 mod table;
 mod waiters;
 

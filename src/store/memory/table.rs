@@ -14,10 +14,10 @@ use http::{HeaderMap, HeaderValue, header::LOCATION};
 use super::{
     MemoryLimits,
     ends::{Ends, Look},
-    hash::Short,
 };
 use crate::store::{
     Fence, Kept, Key, Millis, Record,
+    hash::Short,
     machine::cells::{Cell, Cells, Delivery, Place, Room, Run, State},
 };
 

@@ -7,8 +7,7 @@ use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use tokio::sync::oneshot::{self, Sender};
 
-use super::hash::Short;
-use crate::store::{Fence, Key, Wake, Woken};
+use crate::store::{Fence, Key, Wake, Woken, hash::Short};
 
 /// How many may wait in all. Routes bound their followers and lanes far lower; this bounds their sum.
 const WAITERS_MAX: usize = 1 << 20;
