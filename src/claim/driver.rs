@@ -116,7 +116,7 @@ impl<S: Sender> Driver<S> {
                 return self.tell_nobody();
             }
             let sent = Instant::now();
-            let came = send(&self.claims, &mut self.sender, &hold).await;
+            let came = send(&self.claims, &self.sender, &hold, sent).await;
             self.spent.upstream = sent.elapsed();
             match came {
                 Sent::Answered(answered) => return self.settle(hold, answered).await,
@@ -408,14 +408,14 @@ impl<S> Drop for Driver<S> {
 }
 
 /// Sends, and keeps the lease alive until the shop has answered.
-async fn send<S: Sender>(claims: &Claims, sender: &mut S, hold: &Hold) -> Sent {
+async fn send<S: Sender>(claims: &Claims, sender: &S, hold: &Hold, now: Instant) -> Sent {
     let mut sending = std::pin::pin!(sender.send(hold));
-    let mut held = Renewed::Held;
+    let (mut held, mut now) = (Renewed::Held, now);
     loop {
         tokio::select! {
             biased;
             sent = &mut sending => return sent,
-            () = tokio::time::sleep(hold.lease / 3) => {
+            () = sender.rest(now, hold.lease / 3) => {
                 // A renewal that failed is tried again: the lease may well still be ours.
                 if held == Renewed::Held
                     && let Ok(found) = Box::pin(claims.call(StoreOp::Renew, claims.store.renew(hold))).await
@@ -425,6 +425,7 @@ async fn send<S: Sender>(claims: &Claims, sender: &mut S, hold: &Hold) -> Sent {
                         claims.observer.lease_lost();
                     }
                 }
+                now = Instant::now();
             }
         }
     }
