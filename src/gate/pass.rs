@@ -3,10 +3,11 @@
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
     Client, TRY_AGAIN,
+    alarm::Nap,
     body::{Reply, Streaming, Watch},
     core::Core,
     forward,
@@ -58,7 +59,7 @@ pub async fn pass(
     // Pinned here and lent on: a future that is handed over by value is kept twice, by its giver and by its taker.
     let sending = pin!(core.upstreams[upstream].send(&mut outgoing, purpose, &begun));
     let hinting = pin!(client.passing_hints(sending));
-    let came = within(patience, || taken.at().unwrap_or(sent_at), hinting).await;
+    let came = within(core, (sent_at, patience), || taken.at().unwrap_or(sent_at), hinting).await;
     let class = match &came {
         Some(Ok(sent)) => CodeClass::of(sent.response.status().as_u16()),
         Some(Err(_)) | None => CodeClass::None,
@@ -94,21 +95,28 @@ pub async fn pass(
     Ok(Passed { response: Response::from_parts(parts, Reply::Shop(streaming)), server: Some(server) })
 }
 
-/// Waits for something, as long as `patience` after the last sign of life, which may come meanwhile.
+/// Waits for something, from now on and as long as `patience` after the last sign of life, which may come meanwhile.
 ///
 /// Signs of life are when the shop took the last piece of a request, since an upload may take longer than the shop
 /// may; or that nothing has been sent yet, since connecting has bounds of its own.
 pub async fn within<T>(
-    patience: Duration,
+    core: &Core,
+    (now, patience): (Instant, Duration),
     last_alive: impl Fn() -> Instant,
     mut awaited: impl Future<Output = T> + Unpin,
 ) -> Option<T> {
+    let (mut now, mut left) = (now, patience);
     loop {
-        let until = last_alive() + patience;
-        match timeout_at(until, &mut awaited).await {
-            Ok(came) => return Some(came),
-            Err(_) if last_alive() + patience > until => {}
-            Err(_) => return None,
+        let nap = Nap::new(&core.alarms, now, left);
+        tokio::select! {
+            biased;
+            came = &mut awaited => return Some(came),
+            () = nap => {}
+        }
+        now = Instant::now();
+        left = (last_alive() + patience).saturating_duration_since(now);
+        if left.is_zero() {
+            return None;
         }
     }
 }
