@@ -9,6 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// More than this goes out as the list that it is.
@@ -24,16 +25,15 @@ pub fn poll_write_gathered<IO: AsyncWrite + Unpin>(
     if let [only] = pieces {
         return io.poll_write(cx, only);
     }
-    let mut gathered = [0; GATHERED_BYTES_MAX];
-    let mut used = 0;
-    for piece in pieces {
-        match gathered.get_mut(used..used + piece.len()) {
-            Some(room) => room.copy_from_slice(piece),
-            None => return io.poll_write_vectored(cx, pieces),
-        }
-        used += piece.len();
+    if pieces.iter().map(|piece| piece.len()).sum::<usize>() > GATHERED_BYTES_MAX {
+        return io.poll_write_vectored(cx, pieces);
     }
-    io.poll_write(cx, &gathered[..used])
+    // Unlike an array, it is not filled with zeroes first.
+    let mut gathered = SmallVec::<[u8; GATHERED_BYTES_MAX]>::new();
+    for piece in pieces {
+        gathered.extend_from_slice(piece);
+    }
+    io.poll_write(cx, &gathered)
 }
 
 /// A byte stream that writes so.
