@@ -19,7 +19,7 @@ pub mod search;
 
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderValue, Response, request::Parts};
 use hyper::body::Incoming;
 use tokio::{
     sync::oneshot,
@@ -51,8 +51,12 @@ use report::Report;
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Answers one request of a client.
-pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
-    let (mut parts, incoming) = request.into_parts();
+pub async fn exchange(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    mut parts: Box<Parts>,
+    incoming: Incoming,
+) -> Response<Reply> {
     forward::name_host(&mut parts);
     let id = forward::request_id(core, &client.peer, &parts.headers);
     let trace = forward::traceparent(core, &client.peer, &mut parts.headers);
@@ -79,11 +83,12 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
                     passed.unwrap_or_else(|refusal| refuse(refusal, Some(number)))
                 }
                 Some(guard) if guard.enforce == Enforce::Observe => {
-                    observe::exchange(core, client, &id, guard, matched).await
+                    Box::pin(observe::exchange(core, client, &id, guard, matched)).await
                 }
                 Some(guard) => {
                     let report = Report::begin(core, client, number, &id, &matched.parts);
-                    guarded(core, client, &id, guard, matched, report).await
+                    // In a box, as above: traffic without a guard would carry the room for all this along.
+                    Box::pin(guarded(core, client, &id, guard, matched, report)).await
                 }
             }
         }
@@ -96,7 +101,7 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
 async fn admitted(
     core: &Rc<Core>,
     client: &Client,
-    parts: Parts,
+    parts: Box<Parts>,
     incoming: Incoming,
 ) -> Result<Matched, Box<find::Unfound>> {
     match client.admits(&parts) {
@@ -148,7 +153,9 @@ async fn guarded(
     let reading = match extract(core, guard, &matched, &read) {
         Ok(reading) => reading,
         Err(Unread::NoKey { looked }) => match guard.on_no_key {
-            OnNoKey::Bypass => return bypass(core, client, id, matched, (read, &renewing), report).await,
+            OnNoKey::Bypass => {
+                return Box::pin(bypass(core, client, id, matched, (read, &renewing), report)).await;
+            }
             OnNoKey::Refuse => return report.refuse(&Refusal::NoKey { detail: looked.into() }, Phase::Read),
         },
         Err(Unread::Unreadable { what }) => {
@@ -255,7 +262,7 @@ fn ready(
     forward::to_shop(&client.peer, id, None, &mut request);
     Ready {
         route: matched.route,
-        request,
+        request: *request,
         body: read.bytes,
         lent: read.lent,
         keep: lead::keep(guard, reading.fingerprint.is_some()),
@@ -435,9 +442,9 @@ async fn bypass(
 impl Found {
     fn into_body(self) -> ToShop {
         match self {
-            Found::Stream(incoming) => ToShop::Client(incoming),
+            Found::Stream(incoming) => ToShop::client(incoming),
             Found::Collected(read) => read.into_body(),
-            Found::Begun { begun, rest, lent } => ToShop::Begun { begun: Some(lent.around(begun)), rest },
+            Found::Begun { begun, rest, lent } => ToShop::begun(lent.around(begun), rest),
             Found::Taken => ToShop::empty(),
         }
     }

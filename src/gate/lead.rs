@@ -214,10 +214,12 @@ impl Listeners {
 
 impl Exchange {
     async fn run(self, request: Request<ToShop>) -> Sent {
+        let mut outgoing = Some(request);
         let core = Rc::clone(&self.core);
         let route = &core.gate.config.routes[self.route];
         let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
-        let sent = match core.upstreams[route.upstream].send(request, Purpose::Once, &self.begun).await {
+        let sent = match core.upstreams[route.upstream].send(&mut outgoing, Purpose::Once, &self.begun).await
+        {
             Ok(sent) => sent,
             Err(error) => {
                 self.listeners.count(&core, route.upstream, CodeClass::None);
