@@ -311,15 +311,15 @@ async fn wait(
     let mut nap = pin!(Nap::new(&core.alarms, arrived, wait_max));
     poll_fn(|cx| {
         if let Poll::Ready(end) = end.as_mut().poll(cx) {
-                    // The end may come before a large answer was begun to be read: it is streamed all the same.
+            // The end may come before a large answer was begun to be read: it is streamed all the same.
             return Poll::Ready(match front.take() {
-                        Some(own) if own.stream.is_some() => Waited::Stream(own),
-                        own => Waited::End(end, own),
+                Some(own) if own.stream.is_some() => Waited::Stream(own),
+                own => Waited::End(end, own),
             });
-                }
+        }
         if let Poll::Ready(own) = front.poll_begun(cx) {
             return Poll::Ready(Waited::Stream(own));
-            }
+        }
         if nap.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Waited::InVain);
         }
