@@ -79,9 +79,17 @@ pub async fn exchange(
         Ok(matched) => {
             let number = matched.route;
             match &core.gate.config.routes[number].guard {
+                // No guard: streamed through untouched.
                 None => {
-                    let passed = pass_on(core, client, &id, matched).await;
-                    passed.unwrap_or_else(|refusal| refuse(refusal, Some(number)))
+                    let upstream = core.gate.config.routes[number].upstream;
+                    let read = matched.found.collected();
+                    let renewing = renew::of_request(core, upstream, &matched, read).await;
+                    let Matched { parts, found, .. } = matched;
+                    let body = found.into_body();
+                    match pass::pass(core, client, upstream, &id, parts, body, &renewing, None).await {
+                        Ok(passed) => passed.response,
+                        Err(refusal) => refuse(refusal, Some(number)),
+                    }
                 }
                 Some(guard) if guard.enforce == Enforce::Observe => {
                     Box::pin(observe::exchange(core, client, &id, guard, matched)).await
@@ -109,24 +117,6 @@ async fn admitted(
         Ok(()) => find::route(core, client, parts, incoming).await,
         Err(refusal) => Err(Box::new(find::Unfound { parts, asking: None, refusal })),
     }
-}
-
-/// No guard: streamed through untouched.
-async fn pass_on(
-    core: &Rc<Core>,
-    client: &Rc<Client>,
-    id: &HeaderValue,
-    matched: Matched,
-) -> Result<Response<Reply>, Refusal> {
-    let upstream = core.gate.config.routes[matched.route].upstream;
-    let read = match &matched.found {
-        Found::Collected(read) => Some(read),
-        Found::Stream(_) | Found::Begun { .. } | Found::Taken => None,
-    };
-    let renewing = renew::of_request(core, upstream, &matched, read).await;
-    let Matched { parts, found, .. } = matched;
-    let passed = pass::pass(core, client, upstream, id, parts, found.into_body(), &renewing, None).await?;
-    Ok(passed.response)
 }
 
 /// A guarded exchange: read, extract, take part, wait.
@@ -432,6 +422,13 @@ async fn bypass(
 }
 
 impl Found {
+    fn collected(&self) -> Option<&Collected> {
+        match self {
+            Self::Collected(read) => Some(read),
+            Self::Stream(_) | Self::Begun { .. } | Self::Taken => None,
+        }
+    }
+
     fn into_body(self) -> ToShop {
         match self {
             Found::Stream(incoming) => ToShop::client(incoming),

@@ -42,11 +42,21 @@ pub async fn of_request(
     matched: &Matched,
     read: Option<&Collected>,
 ) -> Renewing {
+    match core.gate.config.renewals.iter().any(|rule| rule.upstream == upstream) {
+        true => Box::pin(read_identities(core, upstream, matched, read)).await,
+        // Most have no such rule, and are spared the room for reading by one.
+        false => Renewing::default(),
+    }
+}
+
+async fn read_identities(
+    core: &Core,
+    upstream: usize,
+    matched: &Matched,
+    read: Option<&Collected>,
+) -> Renewing {
     let rules = &core.gate.config.renewals;
     let mut renewing = Renewing::default();
-    if rules.iter().all(|rule| rule.upstream != upstream) {
-        return renewing;
-    }
     let host = find::host(&matched.parts);
     let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     let content = read.map_or(Content::Empty, |read| {
@@ -89,7 +99,7 @@ pub fn is_shown_by_answer(rule: &Renewal, answer: &HeaderMap) -> bool {
 pub async fn of_answer(core: &Core, renewing: &Renewing, answer: &HeaderMap) {
     for (number, key) in &renewing.identities {
         if is_shown_by_answer(&core.gate.config.renewals[*number], answer) {
-            begin(core, *key).await;
+            Box::pin(begin(core, *key)).await;
         }
     }
 }
