@@ -4,6 +4,7 @@
 //! forgotten with the process: this store knows no restart.
 
 mod hash;
+mod mirror;
 mod table;
 mod waiters;
 
@@ -201,6 +202,11 @@ impl Store for Memory {
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
         self.step(|inner, now, _| machine::begin_generation(&mut inner.table, now, identity));
+        ready(())
+    }
+
+    fn restore_generation(&self, identity: Key, began: Fence) -> Reply<'_, ()> {
+        self.step(|inner, now, _| machine::restore_generation(&mut inner.table, now, identity, began));
         ready(())
     }
 

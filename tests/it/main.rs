@@ -25,4 +25,6 @@ mod records;
 #[cfg(test)]
 mod shop;
 #[cfg(test)]
+mod standby;
+#[cfg(test)]
 mod world;
