@@ -146,11 +146,12 @@ impl Standby {
                     return Ok(claimed);
                 }
             }
-            Way::Local => match self.alone(ask, on_store_down, Known::Never, down()).await {
-                Some(claimed) => return claimed,
-                // The store came back in between, and nothing was sent.
-                None => {}
-            },
+            // Where nothing comes of it the store has come back in between, and nothing was sent.
+            Way::Local => {
+                if let Some(claimed) = self.alone(ask, on_store_down, Known::Never, down()).await {
+                    return claimed;
+                }
+            }
         }
         match self.call(self.remote.claim(ask)).await {
             Ok(claimed) => {
