@@ -6,9 +6,12 @@
 //! store may also forget (restarted empty, restored from an old copy): [`Epoch`] tells, [`Store::restore`] mends.
 //! Nothing here sends a request, reads a request, or knows what HTTP is beyond a kept answer.
 
+mod hash;
 pub mod machine;
 pub mod memory;
+pub mod redis;
 pub mod standby;
+mod waiters;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 

@@ -3,10 +3,8 @@
 //! A step takes about a microsecond, so one lock serves all; nothing waits while it is held. What was in flight is
 //! forgotten with the process: this store knows no restart.
 
-mod hash;
 mod mirror;
 mod table;
-mod waiters;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,7 +14,6 @@ use std::{
 use tokio::{sync::oneshot::Sender, time::Instant};
 
 pub(crate) use self::table::Table;
-use self::waiters::{Waiters, Wants};
 use super::{
     Ask, Claimed, Ending, Fence, Hold, Judged, Key, LaneView, Millis, Record, Renewed, Reply, Resolution,
     Resolved, Restored, RestoredState, Settled, Store, StoreError, Woken,
@@ -24,6 +21,7 @@ use super::{
         self, Decision, Effects, Nudge, Step,
         cells::{Cells as _, Place, Run, State},
     },
+    waiters::{Waiters, Wants},
 };
 
 /// How many runs a tick ends before it lets others have the lock, and how often it comes back for more.

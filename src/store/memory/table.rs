@@ -11,9 +11,10 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, header::LOCATION};
 
-use super::{MemoryLimits, hash::Short};
+use super::MemoryLimits;
 use crate::store::{
     Fence, Kept, Key, Millis, Record,
+    hash::Short,
     machine::cells::{Cell, Cells, Delivery, Place, Room, Run, State},
 };
 
@@ -36,6 +37,7 @@ const GENERATION_LIFE_MIN: Duration = Duration::from_secs(3600);
 pub(crate) struct Table {
     limits: MemoryLimits,
     last: u64,
+    fences: Fences,
     /// Boxed, so that a growing map moves pointers while everybody waits, not runs.
     runs: HashMap<Fence, Box<Cell<Run>>, Short>,
     places: HashMap<Place, Cell<Fence>, Short>,
@@ -65,6 +67,15 @@ pub(crate) struct Counts {
     pub(crate) generations_dropped_early: u64,
 }
 
+/// Where a new fence comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fences {
+    Counted,
+    /// As in a store that is shared: the microseconds of its clock, if that is more.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the differential test's"))]
+    Clocked,
+}
+
 struct Generation {
     began: Cell<Fence>,
     ends: Millis,
@@ -79,6 +90,7 @@ impl Table {
         Self {
             limits,
             last: 0,
+            fences: Fences::Counted,
             runs: HashMap::with_capacity_and_hasher(runs, Short::default()),
             places: HashMap::with_capacity_and_hasher(runs * 2, Short::default()),
             generations: HashMap::default(),
@@ -257,9 +269,12 @@ impl Cells for Table {
             .collect()
     }
 
-    fn next_fence(&mut self, _now: Millis) -> Fence {
+    fn next_fence(&mut self, now: Millis) -> Fence {
         // 2^64 claims take longer than any process lives.
         self.last += 1;
+        if self.fences == Fences::Clocked {
+            self.last = self.last.max(now.0.saturating_mul(1000));
+        }
         Fence(self.last)
     }
 
