@@ -476,6 +476,7 @@ impl Observer for Counting {
         let cause = match error {
             StoreError::Deadline => StoreCause::Deadline,
             StoreError::Down(_) => StoreCause::Down,
+            StoreError::Forgot => StoreCause::Forgot,
         };
         self.metrics.store_error(operation, cause);
     }

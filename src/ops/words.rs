@@ -142,6 +142,8 @@ closed! {
         Inspect = "inspect",
         Resolve = "resolve",
         Forget = "forget",
+        Restore = "restore",
+        Epoch = "epoch",
     }
 }
 
@@ -150,6 +152,7 @@ closed! {
     StoreCause {
         Deadline = "deadline",
         Down = "down",
+        Forgot = "forgot",
     }
 }
 

@@ -12,11 +12,13 @@
 
 pub mod cells;
 mod read;
+mod restore;
 
 use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 
+pub use self::restore::restore;
 use self::{
     cells::{Cells, Delivery, Place, Room, Run, State},
     read::{Look, Standing, after, between, is_readable, is_stale, is_whole, look, named, run, standing},
@@ -310,7 +312,7 @@ fn lanes_say(cells: &impl Cells, now: Millis, ask: &Ask) -> Option<Decision> {
 
 fn lead(cells: &mut impl Cells, now: Millis, ask: &Ask, effects: &mut Effects) -> Hold {
     let older = cells.last_fence();
-    let fence = cells.next_fence();
+    let fence = cells.next_fence(now);
     debug_assert!(older < fence, "fences rise strictly");
     // What still stands at the fingerprint is a record of an older generation.
     if let Some(Look::Run(stale, _)) = ask.fingerprint.map(|key| look(cells, Place::Fingerprint(key))) {

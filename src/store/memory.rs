@@ -18,10 +18,10 @@ pub(crate) use self::table::Table;
 use self::waiters::{Waiters, Wants};
 use super::{
     Ask, Claimed, Ending, Fence, Hold, Judged, Key, LaneView, Millis, Record, Renewed, Reply, Resolution,
-    Resolved, Settled, Store, StoreError, Woken,
+    Resolved, Restored, RestoredState, Settled, Store, StoreError, Woken,
     machine::{
         self, Decision, Effects, Nudge, Step,
-        cells::{Cells as _, Place},
+        cells::{Cells as _, Place, Run, State},
     },
 };
 
@@ -109,6 +109,23 @@ impl Memory {
             generations_dropped_early: counts.generations_dropped_early,
             leases_lost: inner.leases_lost,
         }
+    }
+
+    /// Fences given out from now on are higher than this one.
+    pub fn raise_fences(&self, seen: Fence) {
+        self.lock().table.raise_fence(seen);
+    }
+
+    /// All that is held here and has not ended, oldest first, for a store that is to have it too. What is left of a
+    /// lease stands for its length.
+    #[must_use]
+    pub fn held(&self) -> Vec<Restored> {
+        self.step(|inner, now, _| {
+            let mut held: Vec<Restored> =
+                inner.table.runs().filter_map(|(fence, run)| restored(now, fence, run)).collect();
+            held.sort_unstable_by_key(|restored| restored.hold.fence);
+            held
+        })
     }
 
     /// One step: the clock is read under the lock, so that time never goes back between two steps.
@@ -208,6 +225,14 @@ impl Store for Memory {
             inner.finish(step, None, calls)
         }))
     }
+
+    fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
+        ready(self.step(|inner, now, calls| {
+            let step = machine::restore(&mut inner.table, now, restored);
+            inner.table.fit_records();
+            inner.finish(step, None, calls)
+        }))
+    }
 }
 
 /// Whether a tick has to come back.
@@ -304,6 +329,40 @@ impl Inner {
             self.wake_waiting(fingerprint, fence, None, calls);
         }
     }
+}
+
+fn restored(now: Millis, fence: Fence, run: &Run) -> Option<Restored> {
+    let left = |until: Millis| Duration::from_millis(until.0.saturating_sub(now.0));
+    let remaining = left(run.state.ends());
+    if remaining.is_zero() {
+        return None;
+    }
+    let state = match &run.state {
+        State::Flight { .. } => RestoredState::Flight,
+        State::InDoubt { since, .. } => {
+            let age = Duration::from_millis(now.0.saturating_sub(since.0));
+            RestoredState::InDoubt { age, remaining }
+        }
+        State::Done { record, delivery, .. } => {
+            RestoredState::Done { record: Arc::clone(record), remaining, delivery: *delivery }
+        }
+        State::Resolved { .. } => RestoredState::Resolved { remaining },
+    };
+    let hold = Hold {
+        owner: run.owner,
+        fence,
+        lanes: run.lanes.clone(),
+        fingerprint: run.fingerprint,
+        scope: run.scope,
+        lease: remaining,
+    };
+    Some(Restored {
+        hold,
+        body: run.body,
+        generations: run.generations.clone(),
+        in_doubt: run.in_doubt,
+        state,
+    })
 }
 
 fn answer_of(ending: &Ending) -> Option<(Arc<Record>, Judged)> {

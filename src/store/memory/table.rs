@@ -132,6 +132,11 @@ impl Table {
         self.generations.len()
     }
 
+    /// Every run that can be read, in no order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (Fence, &Run)> {
+        self.runs.iter().filter_map(|(fence, cell)| Some((*fence, cell.read()?)))
+    }
+
     fn drop_body(&mut self, fence: Fence) {
         let Some(State::Done { record, settled_at, until, delivery }) =
             self.runs.get(&fence).map(|cell| cell.value.state.clone())
@@ -245,10 +250,14 @@ impl Cells for Table {
             .collect()
     }
 
-    fn next_fence(&mut self) -> Fence {
+    fn next_fence(&mut self, _now: Millis) -> Fence {
         // 2^64 claims take longer than any process lives.
         self.last += 1;
         Fence(self.last)
+    }
+
+    fn raise_fence(&mut self, seen: Fence) {
+        self.last = self.last.max(seen.0);
     }
 
     fn insert_run(&mut self, fence: Fence, run: Run) {
