@@ -43,8 +43,8 @@ use self::{
     wakes::Wakes,
 };
 use super::{
-    Ask, Claimed, Delivery, Ending, Epoch, Hold, InDoubtPolicy, Kept, Key, LaneView, May, Millis, Record,
-    Renewed, Reply, Resolution, Resolved, Restored, RestoredState, Settled, Store, StoreError,
+    Ask, Claimed, Delivery, Ending, Epoch, Fence, Hold, InDoubtPolicy, Kept, Key, LaneView, May, Millis,
+    Record, Renewed, Reply, Resolution, Resolved, Restored, RestoredState, Settled, Store, StoreError,
     waiters::Wants,
 };
 
@@ -290,7 +290,14 @@ impl Store for Redis {
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
-        Box::pin(async move { self.make(self.trust.call(Script::Generation)?.key(Some(identity))).await })
+        Box::pin(async move {
+            self.make(self.trust.call(Script::Generation)?.key(Some(identity)).bytes("")).await
+        })
+    }
+
+    fn restore_generation(&self, identity: Key, began: Fence) -> Reply<'_, ()> {
+        let call = self.trust.call_untrusting(Script::Generation).key(Some(identity)).number(began.0);
+        Box::pin(self.make(call))
     }
 
     fn inspect(&self, lane: Key) -> Reply<'_, LaneView> {

@@ -27,4 +27,6 @@ mod shop;
 #[cfg(test)]
 mod standby;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod world;
