@@ -11,7 +11,7 @@ use crate::{
     answer::judge::DoneWhen,
     request::{Rules, Secret, source::Source},
     route::matcher::Matcher,
-    store::InDoubtPolicy,
+    store::{InDoubtPolicy, OnStoreDown},
 };
 
 mod check;
@@ -154,6 +154,7 @@ pub struct Guard {
     pub lane_depth_max: usize,
     pub on_no_key: OnNoKey,
     pub in_doubt: InDoubtPolicy,
+    pub on_store_down: OnStoreDown,
     pub send_idempotency_key: SendKey,
     /// Bytes of a request's body, as it comes.
     pub body_max: usize,

@@ -236,6 +236,7 @@ fn demand(
             Mode::Signal => Boarding::UntilSent,
         },
         in_doubt: guard.in_doubt,
+        on_store_down: guard.on_store_down,
         followers_max: guard.followers_max,
         lane_depth_max: guard.lane_depth_max,
     }
