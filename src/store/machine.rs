@@ -18,10 +18,13 @@ use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 
-pub use self::restore::restore;
 use self::{
     cells::{Cells, Delivery, Place, Room, Run, State},
     read::{Look, Standing, after, between, is_readable, is_stale, is_whole, look, named, run, standing},
+};
+pub use self::{
+    read::{is_outdated, standing_at},
+    restore::{restore, restore_generation},
 };
 use super::{
     Ask, Ending, Fence, Hold, InDoubtPolicy, Key, LaneView, May, Millis, Record, Renewed, Resolution,
@@ -169,37 +172,11 @@ pub fn begin_generation(cells: &mut impl Cells, now: Millis, identity: Key) {
     cells.set_generation(now, identity, cells.last_fence());
 }
 
-/// Ends the records of an identity up to a fence: a generation that began where this store could not be told.
-///
-/// A store that is shared gives out fences on, so that "before now" would end records that are younger.
-pub fn restore_generation(cells: &mut impl Cells, now: Millis, identity: Key, began: Fence) {
-    let newer =
-        cells.generation(identity).is_some_and(|cell| cell.read().is_none_or(|known| *known >= began));
-    if !newer {
-        cells.raise_fence(began);
-        cells.set_generation(now, identity, began);
-    }
-}
-
 /// Removes a run, whatever its state: for a store that mirrors another one, which has let it go.
 pub fn evict(cells: &mut impl Cells, fence: Fence) -> Effects {
     let mut effects = Effects::default();
     free(cells, fence, &mut effects);
     effects
-}
-
-/// The runs that stand at the places of a claim.
-pub fn standing_at(cells: &impl Cells, ask: &Ask) -> SmallVec<[Fence; 4]> {
-    let fences = named(ask).filter_map(|place| match look(cells, place) {
-        Look::Run(fence, _) => Some(fence),
-        Look::Free | Look::Unreadable => None,
-    });
-    fences.collect()
-}
-
-/// Whether a run is a record that a later generation of its identity has ended.
-pub fn is_outdated(cells: &impl Cells, fence: Fence) -> bool {
-    run(cells, fence).is_some_and(|run| !run.state.is_live() && is_stale(cells, &run.generations, fence))
 }
 
 /// What a lane looks like to an operator.

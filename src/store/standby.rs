@@ -11,14 +11,17 @@
 //!
 //! What it cannot do: two replicas that are both alone do not know of each other's new flights.
 
+mod claiming;
 mod copies;
+mod flying;
 mod home;
 mod link;
+mod operating;
 mod sightings;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use tokio::{
@@ -28,20 +31,17 @@ use tokio::{
 
 use self::{
     copies::{Age, Copies},
-    link::{Errand, Known, Link, Mode, Opened, Over},
+    link::{Known, Link, Mode, Opened},
     sightings::Sightings,
 };
 use super::{
-    Ask, Claimed, Ending, Epoch, Fence, Hold, Kept, Key, LaneView, May, OnStoreDown, Record, Renewed, Reply,
+    Ask, Claimed, Ending, Epoch, Fence, Hold, Key, LaneView, May, OnStoreDown, Record, Renewed, Reply,
     Resolution, Resolved, Restored, RestoredState, Settled, Standing, Store, StoreError, memory::Memory,
 };
 use crate::ops::words::StoreOp;
 
 /// What the local copies of replays may weigh together.
 const COPIES_BYTES_MAX: usize = 32 << 20;
-
-/// Of an answer that was kept for nobody and that other replicas could not be told: what is remembered of its body.
-const UNTOLD_BODY_MAX: usize = 64 << 10;
 
 /// What holds between this replica and the shared store.
 #[derive(Clone, Copy, Debug)]
@@ -86,16 +86,6 @@ pub struct Standby {
     work: Notify,
 }
 
-/// Who is to be asked.
-enum Way {
-    /// The shared store alone.
-    Remote,
-    /// This replica's own: something of the claim's places is kept here.
-    Kept,
-    /// The shared store is not asked.
-    Local,
-}
-
 impl Standby {
     /// `epoch` is the memory of the shared store that is trusted; none: it could not be asked yet.
     #[must_use]
@@ -129,298 +119,21 @@ impl Standby {
         &self.local
     }
 
+    /// Before the process ends: tells the shared store what it does not know, once.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn farewell(&self) -> Result<(), StoreError> {
+        if self.link.is_plain() {
+            return Ok(());
+        }
+        self.tell_all().await
+    }
+
     /// How many runs the shared store is still to be told of.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.link.with(|state| state.count())
-    }
-
-    async fn claim_by(&self, ask: &Ask, on_store_down: OnStoreDown) -> Result<Claimed, StoreError> {
-        if let Some(record) = self.copy_of(ask, Age::Fresh) {
-            return Ok(Claimed::Replay(record));
-        }
-        match self.way(ask) {
-            Way::Remote => {}
-            Way::Kept => {
-                if let Some(claimed) = self.claim_kept(ask).await {
-                    return Ok(claimed);
-                }
-            }
-            // Where nothing comes of it the store has come back in between, and nothing was sent.
-            Way::Local => {
-                if let Some(claimed) = self.alone(ask, on_store_down, Known::Never, down()).await {
-                    return claimed;
-                }
-            }
-        }
-        match self.call(self.remote.claim(ask)).await {
-            Ok(claimed) => {
-                self.learn(ask, &claimed);
-                Ok(claimed)
-            }
-            Err(error) => {
-                if on_store_down == OnStoreDown::Local {
-                    self.served(StoreOp::Claim, Some(&error));
-                }
-                let claimed = self.alone(ask, on_store_down, Known::Maybe, error.clone()).await;
-                claimed.unwrap_or(Err(error))
-            }
-        }
-    }
-
-    fn way(&self, ask: &Ask) -> Way {
-        if self.link.is_plain() {
-            return Way::Remote;
-        }
-        let standing = self.local.standing_at(ask);
-        self.link.with(|state| match state.mode {
-            Mode::Up if standing.iter().any(|fence| state.keeps(*fence)) => Way::Kept,
-            Mode::Up => Way::Remote,
-            Mode::Down | Mode::Forgot { .. } => Way::Local,
-        })
-    }
-
-    /// Asks this replica's own store for a claim whose places it answers for. None: it is free there by now, and the
-    /// shared store is to be asked.
-    async fn claim_kept(&self, ask: &Ask) -> Option<Claimed> {
-        match self.local.claim(ask).await.ok()? {
-            Claimed::Lead(hold) => {
-                // It was never given out, so nothing was sent under it.
-                self.local.evict(hold.fence);
-                None
-            }
-            claimed => Some(claimed),
-        }
-    }
-
-    /// Goes on without the shared store, or refuses to. None: it came back, and nothing was claimed here.
-    async fn alone(
-        &self,
-        ask: &Ask,
-        on_store_down: OnStoreDown,
-        known: Known,
-        error: StoreError,
-    ) -> Option<Result<Claimed, StoreError>> {
-        if let Some(record) = self.copy_of(ask, Age::Any) {
-            return Some(Ok(Claimed::Replay(record)));
-        }
-        if on_store_down == OnStoreDown::Refuse {
-            return Some(Err(error));
-        }
-        // Other replicas may have been given fences by the clock of the shared store since.
-        self.local.raise_fences(clock());
-        let claimed = match self.local.claim(ask).await {
-            Ok(claimed) => claimed,
-            Err(error) => return Some(Err(error)),
-        };
-        let Claimed::Lead(hold) = &claimed else { return Some(Ok(claimed)) };
-        if let Some(seen) = self.sightings().obstacle(ask, Instant::now()) {
-            self.local.evict(hold.fence);
-            return Some(Ok(seen));
-        }
-        let kept = self.link.with(|state| {
-            // What the shared store was never asked for may as well be asked for now.
-            let keep = known == Known::Maybe || state.mode != Mode::Up;
-            if keep {
-                state.keep(hold.fence, known);
-            }
-            keep
-        });
-        if !kept {
-            self.local.evict(hold.fence);
-            return None;
-        }
-        self.work.notify_one();
-        Some(Ok(claimed))
-    }
-
-    /// What the shared store's answer means for this replica's own.
-    fn learn(&self, ask: &Ask, claimed: &Claimed) {
-        match claimed {
-            Claimed::Lead(hold) => {
-                self.copies().drop_of(ask.fingerprint);
-                self.local.mirror(&flight(ask, hold));
-                // It was away or has forgotten since: what it granted is to be kept as well.
-                self.keep_unless_up(hold.fence);
-            }
-            Claimed::Replay(record) => {
-                self.copies().keep(ask, record, record.remaining, Instant::now());
-            }
-            Claimed::Follow { .. }
-            | Claimed::Queue { .. }
-            | Claimed::Resolved { .. }
-            | Claimed::InDoubt { .. }
-            | Claimed::Mismatch
-            | Claimed::Busy => self.copies().drop_of(ask.fingerprint),
-        }
-        self.sightings().see(ask, claimed, Instant::now());
-    }
-
-    async fn renew_by(&self, hold: &Hold) -> Result<Renewed, StoreError> {
-        let mut failed = None;
-        if self.asks_remote(hold.fence) {
-            match self.call(self.remote.renew(hold)).await {
-                Ok(Renewed::Held) => {
-                    self.local.renew(hold).await?;
-                    return Ok(Renewed::Held);
-                }
-                Ok(Renewed::Lost) => return Ok(Renewed::Lost),
-                Err(error) => failed = Some(error),
-            }
-        }
-        match self.local.renew(hold).await? {
-            Renewed::Held => {
-                self.served(StoreOp::Renew, failed.as_ref());
-                self.link.with(|state| state.keep_on(hold.fence));
-                self.work.notify_one();
-                Ok(Renewed::Held)
-            }
-            // It may well be held there.
-            Renewed::Lost if !self.local.has(hold.fence) => Err(failed.unwrap_or_else(down)),
-            Renewed::Lost => Ok(Renewed::Lost),
-        }
-    }
-
-    async fn settle_by(&self, hold: &Hold, ending: Ending) -> Result<Settled, StoreError> {
-        self.sightings().lift(&hold.lanes);
-        let mut failed = None;
-        if self.asks_remote(hold.fence) {
-            match self.call(self.remote.settle(hold, ending.clone())).await {
-                Ok(Settled::Superseded) => {
-                    self.local.evict(hold.fence);
-                    return Ok(Settled::Superseded);
-                }
-                Ok(settled) => {
-                    self.local.settle(hold, ending).await?;
-                    self.copy_settled(hold);
-                    return Ok(settled);
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        // Without a trace of it here there is nothing that could be told later.
-        let Some(before) = self.local.held_under(hold.fence) else {
-            return Err(failed.unwrap_or_else(down));
-        };
-        let settled = self.local.settle(hold, ending.clone()).await?;
-        if settled != Settled::Superseded {
-            self.served(StoreOp::Settle, failed.as_ref());
-            self.over(before, Over::Settled(slim(ending)));
-        }
-        Ok(settled)
-    }
-
-    async fn abandon_by(&self, hold: &Hold) -> Result<(), StoreError> {
-        self.sightings().lift(&hold.lanes);
-        let mut failed = None;
-        if self.asks_remote(hold.fence) {
-            match self.call(self.remote.abandon(hold)).await {
-                Ok(()) => return self.local.abandon(hold).await,
-                Err(error) => failed = Some(error),
-            }
-        }
-        let Some(before) = self.local.held_under(hold.fence) else {
-            return Err(failed.unwrap_or_else(down));
-        };
-        self.served(StoreOp::Abandon, failed.as_ref());
-        self.local.abandon(hold).await?;
-        self.over(before, Over::Abandoned);
-        Ok(())
-    }
-
-    /// A flight has ended here and the shared store could not be told.
-    fn over(&self, before: Restored, over: Over) {
-        let fence = before.hold.fence;
-        let held = self.local.has(fence);
-        self.link.with(|state| match held {
-            true => state.keep(fence, Known::Maybe),
-            false => state.ended(before, Known::Maybe, over),
-        });
-        self.work.notify_one();
-    }
-
-    async fn delivered_by(&self, hold: &Hold) -> Result<(), StoreError> {
-        if self.copies().is_told(hold.fingerprint, hold.fence) {
-            return Ok(());
-        }
-        self.local.delivered(hold).await?;
-        if self.asks_remote(hold.fence) {
-            match self.call(self.remote.delivered(hold)).await {
-                Ok(()) => {
-                    self.copies().told(hold.fingerprint, hold.fence);
-                    return Ok(());
-                }
-                Err(error) => self.served(StoreOp::Delivered, Some(&error)),
-            }
-        }
-        // A record that another replica led lives as long as an undelivered one: a safe error.
-        self.keep(hold.fence);
-        Ok(())
-    }
-
-    async fn begin_generation_by(&self, identity: Key) -> Result<(), StoreError> {
-        let began = self.local.last_fence();
-        self.local.begin_generation(identity).await?;
-        if self.link.mode() == Mode::Up {
-            match self.call(self.remote.begin_generation(identity)).await {
-                Ok(()) => return Ok(()),
-                Err(error) => self.served(StoreOp::Generation, Some(&error)),
-            }
-        }
-        self.run_later(Errand::Generation(identity, began));
-        Ok(())
-    }
-
-    async fn inspect_by(&self, lane: Key) -> Result<LaneView, StoreError> {
-        if self.link.mode() == Mode::Up && !self.keeps_lane(lane) {
-            return self.call(self.remote.inspect(lane)).await;
-        }
-        self.local.inspect(lane).await
-    }
-
-    /// While the store is down an operator's word holds for what this replica knows, and is passed on later.
-    async fn resolve_by(&self, lane: Key, resolution: Resolution) -> Result<Resolved, StoreError> {
-        if self.link.mode() == Mode::Up && !self.keeps_lane(lane) {
-            let resolved = self.call(self.remote.resolve(lane, resolution)).await?;
-            if resolved == Resolved::Changed {
-                self.local.resolve(lane, resolution).await?;
-                self.sightings().lift(&[lane]);
-            }
-            return Ok(resolved);
-        }
-        let resolved = self.local.resolve(lane, resolution).await?;
-        if resolved == Resolved::Changed {
-            self.sightings().lift(&[lane]);
-            self.run_later(Errand::Resolve(lane, resolution));
-        }
-        match resolved {
-            // The shared store may know of a doubt that is none here.
-            Resolved::Nothing if self.link.mode() != Mode::Up => Err(down()),
-            Resolved::Nothing | Resolved::Changed | Resolved::Running => Ok(resolved),
-        }
-    }
-
-    async fn forget_by(&self, lane: Key) -> Result<usize, StoreError> {
-        self.copies().forget(lane);
-        let here = self.local.forget(lane).await?;
-        if self.link.mode() == Mode::Up {
-            return self.call(self.remote.forget(lane)).await;
-        }
-        self.run_later(Errand::Forget(lane));
-        Ok(here)
-    }
-
-    fn run_later(&self, errand: Errand) {
-        self.link.with(|state| state.errand(errand));
-        self.work.notify_one();
-    }
-
-    fn keeps_lane(&self, lane: Key) -> bool {
-        if self.link.is_plain() {
-            return false;
-        }
-        let stands = self.local.standing_in(lane);
-        stands.is_some_and(|fence| self.link.keeps(fence))
     }
 
     /// Whether the shared store is the one that knows of this run, and can be told.
@@ -457,6 +170,7 @@ impl Standby {
 
     /// One call of the shared store, with its deadline; counts what came of it.
     async fn call<T>(&self, reply: Reply<'_, T>) -> Result<T, StoreError> {
+        self.home.asked();
         let answered = timeout(self.terms.deadline, reply).await.unwrap_or(Err(StoreError::Deadline));
         match &answered {
             Ok(_) => self.link.answered(),
@@ -509,17 +223,6 @@ impl Standby {
     }
 }
 
-/// A flight as it was granted, for this replica's own store.
-fn flight(ask: &Ask, hold: &Hold) -> Restored {
-    Restored {
-        hold: hold.clone(),
-        body: ask.body,
-        generations: ask.generations.clone(),
-        in_doubt: ask.in_doubt,
-        state: RestoredState::Flight,
-    }
-}
-
 /// The claim that a run was granted for, as far as it tells which request it is about.
 fn ask_of(run: &Restored) -> Ask {
     Ask {
@@ -533,22 +236,6 @@ fn ask_of(run: &Restored) -> Ask {
         lease: run.hold.lease,
         in_doubt: run.in_doubt,
     }
-}
-
-/// An answer that nobody is kept for, as it is remembered for followers on other replicas.
-fn slim(mut ending: Ending) -> Ending {
-    if let Ending::Failed { answer } | Ending::DoneUnkept { answer } = &mut ending
-        && matches!(&answer.body, Kept::Whole(body) if body.len() > UNTOLD_BODY_MAX)
-    {
-        Arc::make_mut(answer).body = Kept::Dropped;
-    }
-    ending
-}
-
-/// Microseconds, the unit in which shared stores give out fences.
-fn clock() -> Fence {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Fence(u64::try_from(since.as_micros()).unwrap_or(0))
 }
 
 fn down() -> StoreError {

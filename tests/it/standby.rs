@@ -1,8 +1,9 @@
 //! What a replica does while the store that it shares with others is slow, down, or has forgotten, and on the way back.
 //!
 //! Two replicas' stores over one shared memory store, with the ways between them cut at will and time paused. The claims
-//! are made by hand, as the task of a flight makes them.
+//! are made by hand, as the task of a flight makes them; the whole gate over the same faults is in `standby/gate.rs`.
 
+mod gate;
 mod wire;
 
 use std::{
@@ -207,9 +208,9 @@ async fn a_route_that_refuses_is_told_so_at_once_and_nothing_is_claimed() {
 async fn a_store_that_is_down_is_looked_at_seldom() {
     let one = Replica::on(&Remote::new(), 1).await;
     one.goes_down(Cut::Refused).await;
-    let before = one.wire.calls();
+    let before = one.wire.looks();
     sleep(Duration::from_secs(60)).await;
-    let looks = one.wire.calls() - before;
+    let looks = one.wire.looks() - before;
     assert!((25..=40).contains(&looks), "{looks} looks in a minute");
     one.wire.mend();
     let took = eventually("it is back", async || one.store.standing() == Standing::Up).await;
@@ -487,6 +488,20 @@ async fn a_store_that_comes_back_empty_is_not_taken_for_back() {
     sleep(Duration::from_secs(400)).await;
     assert_eq!(one.store.standing(), Standing::Forgot);
     eventually("it is trusted again", async || one.store.standing() == Standing::Up).await;
+}
+
+// Nobody asks this replica for anything while the store goes away, or forgets.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_idle_replica_notices_what_becomes_of_the_store() {
+    let remote = Remote::new();
+    let one = Replica::on(&remote, 1).await;
+    one.wire.cut(Cut::Refused);
+    let took = eventually("it is noticed", async || one.store.standing() == Standing::Down).await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    one.comes_back().await;
+    remote.forgets();
+    let took = eventually("it is noticed", async || one.store.standing() == Standing::Forgot).await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 // A replay that was seen here needs no call, as long as it is fresh; forgetting the order ends it at once.

@@ -11,7 +11,7 @@ use super::{
     free, keep, lapse, lapse_at, nudge,
     read::{Look, after, is_stale, is_whole, look},
 };
-use crate::store::{Fence, Hold, Millis, Restored, RestoredState, Settled};
+use crate::store::{Fence, Hold, Key, Millis, Restored, RestoredState, Settled};
 
 /// Inserts a run where its places are free, or brings the store's own one on to where it was.
 ///
@@ -31,6 +31,18 @@ pub fn restore(cells: &mut impl Cells, now: Millis, restored: &Restored) -> Step
         Some(_) => Settled::Superseded,
     };
     Step { reply, effects }
+}
+
+/// Ends the records of an identity up to a fence: a generation that began where this store could not be told.
+///
+/// A store that is shared gives out fences on, so that "before now" would end records that are younger.
+pub fn restore_generation(cells: &mut impl Cells, now: Millis, identity: Key, began: Fence) {
+    let newer =
+        cells.generation(identity).is_some_and(|cell| cell.read().is_none_or(|known| *known >= began));
+    if !newer {
+        cells.raise_fence(began);
+        cells.set_generation(now, identity, began);
+    }
 }
 
 /// The store knows the run: of the two states the further one stays.

@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -34,6 +34,8 @@ const STEADY: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(250);
 /// How often the list of what was kept is rid of what has ended by itself.
 const PRUNE: Duration = Duration::from_secs(10);
+/// How often a store is looked at that nobody asks: an idle replica is to notice that it went away or has forgotten.
+const BEAT: Duration = Duration::from_secs(2);
 /// How many rounds are made for what has come while the round before was told.
 const ROUNDS_MAX: u32 = 8;
 
@@ -42,6 +44,8 @@ pub(super) struct Home {
     state: Mutex<State>,
     written_back: AtomicU64,
     superseded: AtomicU64,
+    /// Requests have asked the store since the last beat.
+    asked: AtomicBool,
 }
 
 struct State {
@@ -58,7 +62,8 @@ impl Home {
         let now = Instant::now();
         let left = epoch.is_none().then_some(now);
         let state = State { epoch, left, came: None, pause: PAUSE_MIN, pruned: now };
-        Self { state: Mutex::new(state), written_back: AtomicU64::new(0), superseded: AtomicU64::new(0) }
+        let (written_back, superseded) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { state: Mutex::new(state), written_back, superseded, asked: AtomicBool::new(false) }
     }
 
     /// The store is not asked from now on.
@@ -68,6 +73,11 @@ impl Home {
         if state.came.is_none_or(|came| now.saturating_duration_since(came) >= STEADY) {
             state.pause = PAUSE_MIN;
         }
+    }
+
+    /// A request asks the store.
+    pub(super) fn asked(&self) {
+        self.asked.store(true, Relaxed);
     }
 
     fn next_pause(&self) -> Duration {
@@ -103,7 +113,6 @@ impl Standby {
     pub async fn tend(&self) {
         loop {
             match self.round().await {
-                Next::Work => self.work.notified().await,
                 Next::WorkOr(pause) => drop(timeout(pause, self.work.notified()).await),
                 Next::After(pause) => tokio::time::sleep(pause).await,
             }
@@ -121,11 +130,11 @@ impl Standby {
                 if self.link.with(|state| state.has_returnable()) && self.tell_all().await.is_err() {
                     return Next::After(AGAIN);
                 }
-                // What could not be placed is let go once it has ended.
-                match self.kept() {
-                    0 => Next::Work,
-                    _ => Next::WorkOr(AGAIN),
+                if !self.home.asked.swap(false, Relaxed) {
+                    self.beat().await;
                 }
+                // What could not be placed is let go once it has ended.
+                Next::WorkOr(if self.kept() == 0 { BEAT } else { AGAIN })
             }
             Mode::Down => match self.look().await {
                 Ok(Memory::Same) if self.come_back().await.is_ok() => Next::After(Duration::ZERO),
@@ -144,6 +153,15 @@ impl Standby {
                 },
                 Err(_) => Next::After(self.home.next_pause()),
             },
+        }
+    }
+
+    /// A look at a store that should be up. It counts like the call of a request.
+    async fn beat(&self) {
+        if let Ok(epoch) = self.call(self.remote.epoch()).await
+            && self.home.lock().epoch != Some(epoch)
+        {
+            self.forgot();
         }
     }
 
@@ -220,7 +238,7 @@ impl Standby {
     }
 
     /// Tells the store everything that is kept now.
-    async fn tell_all(&self) -> Result<(), StoreError> {
+    pub(super) async fn tell_all(&self) -> Result<(), StoreError> {
         let (errands, fences) = self.link.with(|state| (state.take_errands(), state.returnable()));
         let (before, after): (Vec<_>, Vec<_>) =
             errands.into_iter().partition(|errand| matches!(errand, Errand::Generation(..)));
@@ -355,8 +373,7 @@ impl Standby {
 
 /// When the next look is due.
 enum Next {
-    /// As soon as there is something to do.
-    Work,
+    /// As soon as there is something to do, or then.
     WorkOr(Duration),
     /// Not before: the store is left alone meanwhile.
     After(Duration),

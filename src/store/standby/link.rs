@@ -138,6 +138,9 @@ impl Link {
     }
 
     pub(super) fn standing(&self) -> Standing {
+        if self.is_plain() {
+            return Standing::Up;
+        }
         match self.mode() {
             Mode::Up => Standing::Up,
             Mode::Down => Standing::Down,

@@ -64,6 +64,7 @@ impl Remote {
             adopted: Mutex::new(Epoch::default()),
             faults: Mutex::default(),
             calls: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
         })
     }
 }
@@ -90,6 +91,7 @@ pub(crate) struct Wire {
     adopted: Mutex<Epoch>,
     faults: Mutex<Faults>,
     calls: AtomicU64,
+    looks: AtomicU64,
 }
 
 impl Wire {
@@ -115,6 +117,11 @@ impl Wire {
         self.calls.load(SeqCst)
     }
 
+    /// How often it was only looked at.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(SeqCst)
+    }
+
     /// Makes a call on the store as it then is.
     async fn pass<T: Send>(
         &self,
@@ -122,7 +129,8 @@ impl Wire {
         trusting: Trust,
         call: impl FnOnce(&Memory) -> Result<T, StoreError> + Send,
     ) -> Result<T, StoreError> {
-        self.calls.fetch_add(1, SeqCst);
+        let counter = if operation == StoreOp::Epoch { &self.looks } else { &self.calls };
+        counter.fetch_add(1, SeqCst);
         let (cut, delay, loses) = {
             let faults = self.faults.lock().expect("nobody panics with it");
             (faults.cut, faults.delay, faults.losing.contains(operation.as_str()))
