@@ -106,7 +106,8 @@ impl Shared {
     /// Tells the store what it does not know yet. What cannot be told goes with this process.
     pub(super) fn close(&self) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        let told = runtime.block_on(tokio::time::timeout(END_PATIENCE, self.standby.farewell()));
+        let told =
+            runtime.block_on(async { tokio::time::timeout(END_PATIENCE, self.standby.farewell()).await });
         let left = self.standby.kept();
         if left > 0
             && let Some(voice) = self.telling.voice.get()

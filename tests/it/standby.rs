@@ -4,6 +4,7 @@
 //! are made by hand, as the task of a flight makes them; the whole gate over the same faults is in `standby/gate.rs`.
 
 mod gate;
+mod process;
 mod wire;
 
 use std::{
