@@ -123,7 +123,8 @@ pub(super) fn of_redis(dump: Value, now: Millis) -> Contents {
             let is_its_own = name[2..] == *fence && name.starts_with("b:");
             if is_its_own || (["f:", "s:", "l:"].iter().any(|kind| name.starts_with(kind)) && shown == fence)
             {
-                assert_eq!(lives[name], life, "{name} and {run} end together");
+                // What is left is measured key by key, while time goes on.
+                assert!(lives[name].abs_diff(life) < 500, "{name} and {run} end together");
             }
         }
     }

@@ -332,7 +332,8 @@ impl World {
             }
             Op::RestoreNew(wish, again, fence) => {
                 let ask = self.ask(&wish);
-                let fence = self.table.last_fence().0.saturating_add_signed(i64::from(fence) * 1000 + 1);
+                let around = self.table.last_fence().0.max(self.now.0 * 1000);
+                let fence = around.saturating_add_signed(i64::from(fence) * 1000 + 1);
                 let hold = Hold {
                     owner: ask.owner,
                     fence: Fence(fence),
