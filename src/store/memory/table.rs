@@ -87,10 +87,22 @@ pub(crate) struct Counts {
 
 /// Where a new fence comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Fences {
+enum Fences {
     Counted,
     /// As in a store that is shared: the microseconds of its clock, if that is more.
+    #[cfg(test)]
     Clocked,
+}
+
+impl Fences {
+    #[cfg_attr(not(test), expect(unused_variables, reason = "only a shared store has a clock for it"))]
+    fn least(self, now: Millis) -> u64 {
+        match self {
+            Self::Counted => 0,
+            #[cfg(test)]
+            Self::Clocked => now.0.saturating_mul(1000),
+        }
+    }
 }
 
 struct Generation {
@@ -328,9 +340,7 @@ impl Cells for Table {
     fn next_fence(&mut self, now: Millis) -> Fence {
         // 2^64 claims take longer than any process lives.
         self.last += 1;
-        if self.fences == Fences::Clocked {
-            self.last = self.last.max(now.0.saturating_mul(1000));
-        }
+        self.last = self.last.max(self.fences.least(now));
         Fence(self.last)
     }
 
@@ -413,9 +423,34 @@ fn tombstone(record: &Record) -> Record {
     Record { headers, body: Kept::Dropped, ..record.clone() }
 }
 
+/// The cells as they are, for a test that compares them with those of another store.
+#[cfg(test)]
+pub(crate) struct Everything {
+    pub(crate) last: u64,
+    pub(crate) life_longest: Duration,
+    pub(crate) runs: Vec<(Fence, Cell<Run>)>,
+    pub(crate) places: Vec<(Place, Cell<Fence>)>,
+    pub(crate) generations: Vec<(Key, Cell<Fence>)>,
+}
+
 /// What only tests may see and do.
 #[cfg(test)]
 impl Table {
+    pub(crate) fn clocked(limits: MemoryLimits) -> Self {
+        Self { fences: Fences::Clocked, ..Self::new(limits) }
+    }
+
+    pub(crate) fn everything(&self) -> Everything {
+        let generations = self.generations.iter().map(|(key, generation)| (*key, generation.began.clone()));
+        Everything {
+            last: self.last,
+            life_longest: self.life_longest,
+            runs: self.runs.iter().map(|(fence, cell)| (*fence, (**cell).clone())).collect(),
+            places: self.places.iter().map(|(place, cell)| (*place, cell.clone())).collect(),
+            generations: generations.collect(),
+        }
+    }
+
     pub(crate) fn place_foreign(&mut self, place: Place, fence: Fence) {
         self.places.insert(place, Cell { version: u16::MAX, value: fence });
     }

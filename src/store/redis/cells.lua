@@ -25,12 +25,11 @@ local OLD_COPY_US = 60000000
 local WAITERS_LIFE = 5000
 local GENERATION_LIFE_MIN = 3600000
 
-local now, clock
-if ARGV[1] == '' then
-  local time = call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-  clock = time[1] * 1000000 + time[2]
-else
+local time = call('TIME')
+local clock = time[1] * 1000000 + time[2]
+local today = math.floor(clock / 1000)
+local now = today
+if ARGV[1] ~= '' then
   now = tonumber(ARGV[1])
   clock = now * 1000
 end
@@ -42,7 +41,7 @@ end
 
 local meta = call('HMGET', KEYS[1], 'v', 'e', 'l', 'x')
 if meta[1] and meta[1] ~= '1' then
-  return { 0, { 'unreadable' } }
+  return { 0, { 'foreign' } }
 end
 local last = tonumber(meta[3] or '0')
 local life_longest = tonumber(meta[4] or '0')
@@ -165,21 +164,23 @@ local function keep_alive(run)
   if run.state == 'f' and run.hold then
     ends = ends + run.hold
   end
-  local left = digits(math.max(ends - now, 0) + MARGIN)
-  call('PEXPIRE', base .. 'r:' .. run.fence, left)
+  local left = math.max(ends - now, 0) + MARGIN
+  -- Two lengths would begin a millisecond apart.
+  local at = digits(today + left)
+  call('PEXPIREAT', base .. 'r:' .. run.fence, at)
   if run.state == 'd' then
-    call('PEXPIRE', base .. 'b:' .. run.fence, left)
+    call('PEXPIREAT', base .. 'b:' .. run.fence, at)
   end
   for _, place in ipairs(places_of(run)) do
     if pointer(place) == run.fence then
-      call('PEXPIRE', place, left)
+      call('PEXPIREAT', place, at)
     end
   end
   if not is_live(run) then
     each(run.lanes, function(lane)
       local index = base .. 'o:' .. lane
-      if call('PTTL', index) < tonumber(left) then
-        call('PEXPIRE', index, left)
+      if call('PTTL', index) < left then
+        call('PEXPIREAT', index, at)
       end
     end)
   end

@@ -197,7 +197,7 @@ impl Told {
         let word = self.bytes()?;
         match &*word {
             b"forgot" => Err(StoreError::Forgot),
-            b"unreadable" => Err(StoreError::Down("it is kept in the format of another version".to_owned())),
+            b"foreign" => Err(StoreError::Down("it is kept in the format of another version".to_owned())),
             _ => Ok(word),
         }
     }

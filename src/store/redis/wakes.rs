@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn one_of_a_lane_is_called_when_it_is_free_and_all_when_it_is_in_doubt() {
         let wakes = Wakes::default();
-        let mut queue = || wakes.claiming().queue(key("lane"), None).expect("there is room");
+        let queue = || wakes.claiming().queue(key("lane"), None).expect("there is room");
         let (mut one, mut two, mut three) = (queue(), queue(), queue());
         wakes.deliver(message(b'N', key("lane"), b""));
         assert!(one.try_recv().is_ok());
@@ -324,7 +324,8 @@ mod tests {
         }
         assert!(wakes.lock().recent_bytes <= RECENT_BYTES_MAX);
         drop(claiming);
-        assert_eq!((wakes.lock().recent.len(), wakes.lock().recent_bytes), (0, 0));
+        let inner = wakes.lock();
+        assert_eq!((inner.recent.len(), inner.recent_bytes), (0, 0));
     }
 
     proptest! {

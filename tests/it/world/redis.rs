@@ -1,0 +1,116 @@
+//! A redis-server of a test's own: started on a free port with a folder of its own, killed when it is dropped.
+//!
+//! The unit tests of the store read this file too, so it names nothing of the crate.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// How long a server may take to begin, or to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct RedisServer {
+    child: Child,
+    pub(crate) port: u16,
+    folder: TempDir,
+    settings: Vec<String>,
+}
+
+impl RedisServer {
+    /// Persists nothing, but for what the arguments say: `["--maxmemory", "1mb"]`.
+    pub(crate) fn start(settings: &[&str]) -> Self {
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        // Another process may take the port first; then the server ends at once, and another port is tried.
+        for _ in 0..10 {
+            let folder = tempfile::tempdir().expect("a folder for the server");
+            let port = free_port();
+            let child = spawn(port, &folder, &settings);
+            let mut server = Self { child, port, folder, settings: settings.clone() };
+            if server.has_begun() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start; tests/install installs it");
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// One command, as it would be typed, and its answer as it comes over the wire.
+    pub(crate) fn command(&self, command: &str) -> String {
+        send(self.port, command).unwrap_or_else(|| panic!("no answer to {command}"))
+    }
+
+    /// As with `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// On the same port, with whatever its folder has kept.
+    pub(crate) fn start_again(&mut self) {
+        self.child = spawn(self.port, &self.folder, &self.settings);
+        assert!(self.has_begun(), "it starts again");
+    }
+
+    /// Stops the process where it stands, so that it answers nobody and refuses nobody, or lets it go on.
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill {signal}");
+    }
+
+    fn has_begun(&mut self) -> bool {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if self.child.try_wait().expect("it can be asked").is_some() {
+                return false;
+            }
+            if send(self.port, "PING").is_some_and(|answer| answer.starts_with("+PONG")) {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("redis-server does not answer");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // It may be gone already; a test that ends has no use for the error.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(port: u16, folder: &TempDir, settings: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()])
+        .args(settings)
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed (tests/install)")
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+fn send(port: u16, command: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
