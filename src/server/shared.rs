@@ -106,16 +106,14 @@ impl Shared {
     /// Tells the store what it does not know yet. What cannot be told goes with this process.
     pub(super) fn close(&self) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        let told =
-            runtime.block_on(async { tokio::time::timeout(END_PATIENCE, self.standby.farewell()).await });
+        let told = runtime.block_on(self.standby.farewell(END_PATIENCE));
         let left = self.standby.kept();
         if left > 0
             && let Some(voice) = self.telling.voice.get()
         {
             let why = match told {
-                Ok(Err(error)) => error.to_string(),
-                Ok(Ok(())) => "something else stands in their places".to_owned(),
-                Err(_) => "there was no time".to_owned(),
+                Err(error) => error.to_string(),
+                Ok(()) => "something else stands in their places".to_owned(),
             };
             let fields = [("runs", left.to_string()), ("why", why)];
             let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));

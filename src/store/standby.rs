@@ -26,7 +26,7 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use self::{
@@ -42,6 +42,10 @@ use crate::ops::words::StoreOp;
 
 /// What the local copies of replays may weigh together.
 const COPIES_BYTES_MAX: usize = 32 << 20;
+
+/// Between two tries of a claim that was refused at once.
+const CLAIM_PAUSE: Duration = Duration::from_millis(25);
+const FAREWELL_PAUSE: Duration = Duration::from_millis(50);
 
 /// What holds between this replica and the shared store.
 #[derive(Clone, Copy, Debug)]
@@ -119,15 +123,22 @@ impl Standby {
         &self.local
     }
 
-    /// Before the process ends: tells the shared store what it does not know, once.
+    /// Before the process ends: tells the shared store what it does not know, as often as it takes. Gives the last
+    /// error where `patience` is over before that.
     ///
     /// # Errors
-    /// Where it does not answer.
-    pub async fn farewell(&self) -> Result<(), StoreError> {
-        if self.link.is_plain() {
-            return Ok(());
+    /// Where something is left that could not be told.
+    pub async fn farewell(&self, patience: Duration) -> Result<(), StoreError> {
+        let until = Instant::now() + patience;
+        while !self.link.is_plain() && self.link.with(|state| state.has_returnable()) {
+            if let Err(error) = self.tell_all().await {
+                if Instant::now() >= until {
+                    return Err(error);
+                }
+                sleep(FAREWELL_PAUSE).await;
+            }
         }
-        self.tell_all().await
+        Ok(())
     }
 
     /// How many runs the shared store is still to be told of.
@@ -172,12 +183,36 @@ impl Standby {
     async fn call<T>(&self, reply: Reply<'_, T>) -> Result<T, StoreError> {
         self.home.asked();
         let answered = timeout(self.terms.deadline, reply).await.unwrap_or(Err(StoreError::Deadline));
-        match &answered {
-            Ok(_) => self.link.answered(),
-            Err(StoreError::Forgot) => self.forgot(),
-            Err(error @ (StoreError::Deadline | StoreError::Down(_))) => self.failed(error),
-        }
+        self.count(answered.as_ref().err());
         answered
+    }
+
+    /// A claim may be made again, and a store that is only just being connected to answers in time: it gets its whole
+    /// deadline before this replica goes on alone.
+    async fn claim_there(&self, ask: &Ask) -> Result<Claimed, StoreError> {
+        self.home.asked();
+        let until = Instant::now() + self.terms.deadline;
+        let answered = loop {
+            let answered =
+                timeout_at(until, self.remote.claim(ask)).await.unwrap_or(Err(StoreError::Deadline));
+            let again = matches!(answered, Err(StoreError::Down(_)))
+                && Instant::now() + CLAIM_PAUSE < until
+                && self.link.mode() == Mode::Up;
+            if !again {
+                break answered;
+            }
+            sleep(CLAIM_PAUSE).await;
+        };
+        self.count(answered.as_ref().err());
+        answered
+    }
+
+    fn count(&self, failed: Option<&StoreError>) {
+        match failed {
+            None => self.link.answered(),
+            Some(StoreError::Forgot) => self.forgot(),
+            Some(error @ (StoreError::Deadline | StoreError::Down(_))) => self.failed(error),
+        }
     }
 
     /// Counts a failure. After the last one that is borne, whatever runs here goes on without the shared store.

@@ -49,7 +49,7 @@ impl Standby {
                 }
             }
         }
-        match self.call(self.remote.claim(ask)).await {
+        match self.claim_there(ask).await {
             Ok(claimed) => {
                 self.learn(ask, &claimed);
                 Ok(claimed)

@@ -128,13 +128,13 @@ impl Standby {
         match self.link.mode() {
             Mode::Up => {
                 if self.link.with(|state| state.has_returnable()) && self.tell_all().await.is_err() {
+                    // It may be down, and nobody else may ask.
+                    let _ = self.beat().await;
                     return Next::After(AGAIN);
                 }
-                if !self.home.asked.swap(false, Relaxed) {
-                    self.beat().await;
-                }
+                let silent = !self.home.asked.swap(false, Relaxed) && self.beat().await.is_err();
                 // What could not be placed is let go once it has ended.
-                Next::WorkOr(if self.kept() == 0 { BEAT } else { AGAIN })
+                Next::WorkOr(if silent || self.kept() > 0 { AGAIN } else { BEAT })
             }
             Mode::Down => match self.look().await {
                 Ok(Memory::Same) if self.come_back().await.is_ok() => Next::After(Duration::ZERO),
@@ -157,12 +157,13 @@ impl Standby {
     }
 
     /// A look at a store that should be up. It counts like the call of a request.
-    async fn beat(&self) {
-        if let Ok(epoch) = self.call(self.remote.epoch()).await
-            && self.home.lock().epoch != Some(epoch)
-        {
+    async fn beat(&self) -> Result<(), StoreError> {
+        let epoch = self.call(self.remote.epoch()).await?;
+        self.home.asked.store(false, Relaxed);
+        if self.home.lock().epoch != Some(epoch) {
             self.forgot();
         }
+        Ok(())
     }
 
     /// Whether the store answers, and with which memory.

@@ -285,7 +285,9 @@ fn replicas_sell_on_while_redis_is_dead_and_agree_again_afterwards() {
     redis.dies();
     let alone = one.post("1002");
     assert_eq!(alone.field("oncegate-verdict"), "lead");
-    until("it is down", || one.metric("oncegate_store_up") == 0);
+    for replica in [&one, &other] {
+        until("it is down", || replica.metric("oncegate_store_up") == 0);
+    }
     assert!(one.post("1003").field("cache-status").ends_with("; detail=store-down-local"));
     assert_eq!(one.post("1001").body, "run 1", "its own records go on");
     let ready = one.look("/ready");
