@@ -145,7 +145,7 @@ async fn meet(redis: &Redis, config: &mut Config, notices: &mut Notices) -> Resu
     };
     for finding in findings {
         let evicts = matches!(finding, Finding::Evicts { .. });
-        if finding.is_fatal() || (evicts && config.store.on_store_down == OnStoreDown::Refuse) {
+        if finding.is_fatal() || (evicts && refuses_to_do_without(config)) {
             return Err(StartError::Unfit { finding });
         }
         notices.add(Level::Warn, "store-finding", finding.to_string());
@@ -154,6 +154,13 @@ async fn meet(redis: &Redis, config: &mut Config, notices: &mut Notices) -> Resu
         config.store.secret = Some(Secret::new(secret));
     }
     Ok(Met::Answers(epoch))
+}
+
+/// Whether some of what is guarded is refused rather than sent without the store's word.
+fn refuses_to_do_without(config: &Config) -> bool {
+    let guards = config.routes.iter().filter_map(|route| route.guard.as_ref());
+    let mut choices = guards.map(|guard| guard.on_store_down).chain([config.store.on_store_down]);
+    choices.any(|choice| choice == OnStoreDown::Refuse)
 }
 
 /// The longest lease and hold that a route uses: what a store that forgot may have had running.
