@@ -43,6 +43,9 @@ use crate::ops::words::StoreOp;
 /// What the local copies of replays may weigh together.
 const COPIES_BYTES_MAX: usize = 32 << 20;
 
+/// Answers of this age are told again after an outage: a failover loses the last that a store was told, and its memory
+/// passes for the one it had.
+const RECENT: Duration = Duration::from_secs(60);
 /// Between two tries of a claim that was refused at once.
 const CLAIM_PAUSE: Duration = Duration::from_millis(25);
 const FAREWELL_PAUSE: Duration = Duration::from_millis(50);
@@ -220,7 +223,7 @@ impl Standby {
         let opened = self.link.with(|state| {
             let opened = state.failed();
             if opened == Opened::Now {
-                for fence in self.local.live() {
+                for fence in self.local.live_or_recent(RECENT) {
                     state.keep(fence, Known::Maybe);
                 }
             }

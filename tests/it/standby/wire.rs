@@ -57,6 +57,11 @@ impl Remote {
         *memory = (Arc::new(Memory::new(LIMITS)), Epoch(memory.1.0 + 1));
     }
 
+    /// A failover to one that was told nothing yet, and bears the same mark.
+    pub(crate) fn loses_what_it_was_told(&self) {
+        self.memory.lock().expect("nobody panics with it").0 = Arc::new(Memory::new(LIMITS));
+    }
+
     /// A replica's way to it.
     pub(crate) fn wire(self: &Arc<Self>) -> Arc<Wire> {
         Arc::new(Wire {
@@ -74,6 +79,7 @@ struct Faults {
     cut: Cut,
     delay: Duration,
     losing: BTreeSet<&'static str>,
+    failing: BTreeSet<&'static str>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -108,6 +114,12 @@ impl Wire {
         self.faults.lock().expect("nobody panics with it").losing.insert(operation.as_str());
     }
 
+    /// Calls of this kind are refused at once, from now on only these.
+    pub(crate) fn fail(&self, operation: StoreOp) {
+        let mut faults = self.faults.lock().expect("nobody panics with it");
+        faults.failing = BTreeSet::from([operation.as_str()]);
+    }
+
     pub(crate) fn mend(&self) {
         *self.faults.lock().expect("nobody panics with it") = Faults::default();
     }
@@ -133,7 +145,8 @@ impl Wire {
         counter.fetch_add(1, SeqCst);
         let (cut, delay, loses) = {
             let faults = self.faults.lock().expect("nobody panics with it");
-            (faults.cut, faults.delay, faults.losing.contains(operation.as_str()))
+            let cut = if faults.failing.contains(operation.as_str()) { Cut::Refused } else { faults.cut };
+            (cut, faults.delay, faults.losing.contains(operation.as_str()))
         };
         match cut {
             Cut::No => {}
