@@ -156,8 +156,7 @@ impl Journal {
         let mut last = Instant::now();
         while let Some((pending, haste)) = self.next(last) {
             let written = panic::catch_unwind(AssertUnwindSafe(|| {
-                #[cfg(test)]
-                self.fault()?;
+                self.faults.check()?;
                 disk.write(&pending.batch)
             }));
             match written {
@@ -252,6 +251,22 @@ impl Journal {
 
     fn lock(&self) -> MutexGuard<'_, Standing> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Faults {
+    #[cfg(not(test))]
+    fn check(&self) -> Result<(), WriteError> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn check(&self) -> Result<(), WriteError> {
+        match *self.next.lock().expect("nobody panics with it") {
+            None => Ok(()),
+            Some(Fault::Full) => Err(redb::Error::Io(std::io::ErrorKind::StorageFull.into()).into()),
+            Some(Fault::Panics) => panic!("made to panic"),
+        }
     }
 }
 
@@ -355,15 +370,6 @@ impl Journal {
     /// As long as this is held, nothing is written.
     pub(super) fn faults(&self) -> MutexGuard<'_, Option<Fault>> {
         self.faults.next.lock().expect("nobody panics with it")
-    }
-
-    fn fault(&self) -> Result<(), WriteError> {
-        let fault = *self.faults();
-        match fault {
-            None => Ok(()),
-            Some(Fault::Full) => Err(redb::Error::Io(std::io::ErrorKind::StorageFull.into()).into()),
-            Some(Fault::Panics) => panic!("made to panic"),
-        }
     }
 
     /// How many cells wait to be written.
