@@ -23,8 +23,9 @@ fn on_disk(shop: &Shop, folder: &Path) -> Typed {
     Typed { store: kept_in(folder), ..Typed::before(shop) }
 }
 
+/// With leases that outlast the tests: nothing here comes from one that ran out.
 fn kept_in(folder: &Path) -> String {
-    format!("kind = \"file\"\npath = \"{}\"", folder.display())
+    format!("kind = \"file\"\npath = \"{}\"\nlease = \"60s\"", folder.display())
 }
 
 /// Takes every request and answers none.

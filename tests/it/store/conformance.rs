@@ -8,6 +8,7 @@
 pub(crate) mod answers;
 pub(crate) mod leading;
 pub(crate) mod operator;
+pub(crate) mod restored;
 pub(crate) mod waiting;
 
 use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
@@ -113,6 +114,11 @@ macro_rules! conforms {
                 only_a_doubt_can_be_resolved
                 whoever_waits_for_a_resolved_order_is_woken
                 records_are_forgotten_by_their_lane_and_flights_are_not
+            ],
+            restored: [
+                a_flight_that_is_written_back_flies_on_under_its_fence
+                a_doubt_and_a_record_that_are_written_back_are_what_they_were
+                what_is_written_back_changes_nothing_where_something_else_stands
             ],
         }
     };
