@@ -62,14 +62,23 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// The memory store.
+/// Where claims and records live.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreKind {
+    /// In this process; a restart forgets.
+    Memory,
+    /// In this process and in a folder of this machine, which survives a restart.
+    File { path: PathBuf },
+}
+
 #[derive(Clone)]
 pub struct Store {
+    pub kind: StoreKind,
     /// How long a right to send lasts without being renewed.
     pub lease: Duration,
     /// How long a call of the store may take.
     pub deadline: Duration,
-    /// What fingerprints are keyed with; `None`: one is made at start.
+    /// What fingerprints are keyed with; `None`: one is made, and kept where the store is.
     pub secret: Option<Secret>,
     pub records_bytes_max: usize,
     /// Flights, lanes and orders in doubt that live at a time.

@@ -3,6 +3,8 @@
 //! The control runtime lives here: signals are somebody else's, but the store's ticking, the operators' listener, the
 //! acceptor and the drain run on it. No request does.
 
+mod local;
+
 use std::{
     fs, io,
     net::TcpListener as StdTcpListener,
@@ -23,6 +25,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::local::memory;
+use self::local::{Local, Seen};
 use crate::{
     admin::{self, AdminState, Stage},
     claim::{Claims, LostCause, Observer},
@@ -41,10 +45,7 @@ use crate::{
         words::{ClaimOutcome, DoubtCause, DroppedEarly, StoreCause, StoreOp},
     },
     request::Secret,
-    store::{
-        Hold, Key, Store, StoreError,
-        memory::{Memory, MemoryLimits, Stats},
-    },
+    store::{Hold, Key, Store, StoreError, file::OpenError, memory::Stats},
 };
 
 /// How long the log may take to write its last lines.
@@ -54,6 +55,8 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 pub enum StartError {
     #[error("cannot listen on {address}: {source}{hint}")]
     Bind { address: String, source: io::Error, hint: &'static str },
+    #[error(transparent)]
+    Store(#[from] OpenError),
     #[error("cannot start a thread or runtime: {0}")]
     Runtime(#[from] io::Error),
 }
@@ -78,6 +81,9 @@ pub struct Server {
     admin: Arc<AdminState>,
     threads: Threads,
     control: thread::JoinHandle<()>,
+    store: Local,
+    /// What an operator should read before anything else: it is in the log too.
+    pub notices: Vec<String>,
     /// Where it listens, in the order of the configuration.
     pub addresses: Vec<String>,
     pub admin_address: Option<String>,
@@ -103,20 +109,21 @@ enum Socket {
 
 impl Server {
     /// Binds everything, then serves. Nothing is left behind where it fails.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(mut config: Config) -> Result<Self, StartError> {
         let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } =
             bind_all(&config)?;
         let token = config.admin.as_ref().and_then(|admin| admin.token.as_ref());
         let token = token.map(|token| admin::Token::new(token.expose()));
-        let store = Arc::new(memory(&config));
-        let gate = assemble(config, Arc::clone(&store) as Arc<dyn Store>, io::stdout())?;
+        let (store, notices) = Local::open(&mut config)?;
+        let gate = assemble(config, store.seam(), io::stdout())?;
+        notices.log(&gate.log);
         let admin = Arc::new(AdminState::new(Arc::clone(&gate.metrics), Arc::clone(&gate.log), token, None));
         let stop = Stop::default();
         let (cores, threads) = Cores::start(&gate, &stop, owned)?;
         let (accepting, admin_stop) = (CancellationToken::new(), CancellationToken::new());
         let control = Control {
             gate: Arc::clone(&gate),
-            store,
+            store: store.clone(),
             cores,
             accepting: accepting.clone(),
             admin_stop: admin_stop.clone(),
@@ -138,6 +145,8 @@ impl Server {
             admin,
             threads,
             control,
+            store,
+            notices: notices.into_texts(),
             addresses,
             admin_address,
             sockets,
@@ -180,6 +189,7 @@ impl Server {
         self.admin_stop.cancel();
         // A control thread that panicked has nothing left to do here.
         let _ = self.control.join();
+        self.store.close();
         for path in &self.sockets {
             let _ = fs::remove_file(path);
         }
@@ -193,15 +203,6 @@ impl Server {
         let _ = self.gate.log.flush(LOG_FLUSH);
         drained
     }
-}
-
-/// The memory store that a configuration asks for. Somebody has to call [`Memory::tick`].
-#[must_use]
-pub fn memory(config: &Config) -> Memory {
-    Memory::new(MemoryLimits {
-        records_bytes_max: config.store.records_bytes_max,
-        states_max: config.store.states_max,
-    })
 }
 
 /// Everything that answers requests, without a thread or a socket of its own except that of the log: what
@@ -334,7 +335,7 @@ fn open_log(config: &Config, to: impl io::Write + Send + 'static, dropped: Count
 /// The control thread.
 struct Control {
     gate: Arc<Gate>,
-    store: Arc<Memory>,
+    store: Local,
     cores: Cores,
     accepting: CancellationToken,
     admin_stop: CancellationToken,
@@ -368,7 +369,7 @@ impl Control {
             return;
         }
         let mut interval = tokio::time::interval(TICK);
-        let mut before = Stats::default();
+        let mut before = (Stats::default(), Seen::default());
         loop {
             tokio::select! {
                 _ = interval.tick() => self.tick(&mut before),
@@ -407,7 +408,7 @@ impl Control {
         Ok(())
     }
 
-    fn tick(&self, before: &mut Stats) {
+    fn tick(&self, (before, health): &mut (Stats, Seen)) {
         self.store.tick();
         self.gate.observation.tick();
         let (metrics, stats) = (&self.gate.metrics, self.store.stats());
@@ -419,7 +420,7 @@ impl Control {
         metrics.buffer_bytes.set(count(self.gate.buffers.used()));
         metrics.records.set(count(stats.records));
         metrics.record_bytes.set(count(stats.record_bytes));
-        metrics.store_up.set(1);
+        health.look(&self.store, &self.gate, &self.admin);
         let grown = |now: u64, then: u64| now.saturating_sub(then);
         metrics.dropped_early(
             DroppedEarly::Body,

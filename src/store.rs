@@ -6,6 +6,7 @@
 //! store may also forget (restarted empty, restored from an old copy): [`Epoch`] tells, [`Store::restore`] mends.
 //! Nothing here sends a request, reads a request, or knows what HTTP is beyond a kept answer.
 
+pub mod file;
 mod hash;
 pub mod machine;
 pub mod memory;
@@ -45,7 +46,7 @@ impl fmt::Debug for Key {
 /// never told that the older one is newer: a shared store gives out the microseconds of its clock or the last fence
 /// and one, whichever is higher, and a process raises its own store above all it has seen before it goes on alone
 /// ([`memory::Memory::raise_fences`]). 2^53 microseconds last until the year 2255.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
 pub struct Fence(pub u64);
 
 /// A random token that makes a claim idempotent: asked again with the same token it gives the same answer.
@@ -58,7 +59,7 @@ pub struct Owner(pub u128);
 pub struct Epoch(pub u128);
 
 /// Milliseconds on the store's own clock, the only clock that leases, holds and records are measured by.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Millis(pub u64);
 
 /// Which running flight of the same fingerprint an exchange may follow.

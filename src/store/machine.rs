@@ -230,6 +230,15 @@ pub fn expire(cells: &mut impl Cells, now: Millis, fence: Fence) -> Effects {
     effects
 }
 
+/// The owner of a flight is gone for good, and may have sent: the doubt begins now, whatever is known of its lease.
+pub fn orphan(cells: &mut impl Cells, now: Millis, fence: Fence) -> Effects {
+    let mut effects = Effects::default();
+    if run(cells, fence).is_some_and(|run| matches!(run.state, State::Flight { .. })) {
+        doubt(cells, fence, now, &mut effects);
+    }
+    effects
+}
+
 /// Whether no flight holds a lane and no doubt does. Unreadable is not free.
 pub fn is_lane_free(cells: &impl Cells, lane: Key) -> bool {
     matches!(look(cells, Place::Lane(lane)), Look::Free)

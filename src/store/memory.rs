@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{sync::oneshot::Sender, time::Instant};
 
-pub(crate) use self::table::Table;
+pub(crate) use self::table::{Changes, Table};
 use super::{
     Ask, Claimed, Ending, Fence, Hold, Judged, Key, LaneView, Millis, Record, Renewed, Reply, Resolution,
     Resolved, Restored, RestoredState, Settled, Store, StoreError, Woken,
@@ -55,17 +55,27 @@ pub struct Stats {
 /// on which others wait.
 pub struct Memory {
     started: Instant,
+    /// The store's time when it started: 0, or where one that was written down had come to.
+    began: Millis,
     inner: Mutex<Inner>,
+    journal: Option<Arc<dyn Journal>>,
 }
 
-struct Inner {
+/// Whoever writes down what a memory store does, so that it survives its process.
+pub(super) trait Journal: Send + Sync {
+    /// A step has changed something. Called while the store is locked, step by step, so it must not wait for anything.
+    /// It may keep wake-ups that shall not be heard before the step is written.
+    fn enter(&self, table: &Table, now: Millis, changes: Changes, calls: &mut Calls);
+}
+
+pub(super) struct Inner {
     table: Table,
     waiters: Waiters,
     leases_lost: u64,
 }
 
 /// Wake-ups that are carried out once the lock is free: a thousand followers shall not hold up everybody else.
-type Calls = Vec<(Sender<Woken>, Woken)>;
+pub(super) type Calls = Vec<(Sender<Woken>, Woken)>;
 
 /// What the followers of a flight get: its answer, or the word to look again.
 type Answer<'a> = Option<&'a (Arc<Record>, Judged)>;
@@ -73,8 +83,18 @@ type Answer<'a> = Option<&'a (Arc<Record>, Judged)>;
 impl Memory {
     #[must_use]
     pub fn new(limits: MemoryLimits) -> Self {
-        let inner = Inner { table: Table::new(limits), waiters: Waiters::default(), leases_lost: 0 };
-        Self { started: Instant::now(), inner: Mutex::new(inner) }
+        Self::of(Table::new(limits), Millis(0), None)
+    }
+
+    /// A store that goes on where its table comes from, at a time of its own, and is written down from now on.
+    pub(super) fn journaled(mut table: Table, began: Millis, journal: Arc<dyn Journal>) -> Self {
+        table.note_changes();
+        Self::of(table, began, Some(journal))
+    }
+
+    fn of(table: Table, began: Millis, journal: Option<Arc<dyn Journal>>) -> Self {
+        let inner = Inner { table, waiters: Waiters::default(), leases_lost: 0 };
+        Self { started: Instant::now(), began, inner: Mutex::new(inner), journal }
     }
 
     /// Ends what has run out, wakes those who wait for it, and makes good any wake-up that was lost to a race.
@@ -126,13 +146,45 @@ impl Memory {
         })
     }
 
+    pub(super) fn claim_now(&self, ask: &Ask) -> Claimed {
+        match self.step(|inner, now, calls| inner.claim(now, ask, calls)) {
+            // Headers are copied here, where nobody waits for the lock; a body is shared.
+            Given::Replay(record, remaining) => {
+                Claimed::Replay(Arc::new(Record { remaining, ..(*record).clone() }))
+            }
+            Given::Claimed(claimed) => claimed,
+        }
+    }
+
+    pub(super) fn abandon_now(&self, hold: &Hold) {
+        self.step(|inner, now, calls| {
+            let step = machine::abandon(&mut inner.table, now, hold);
+            inner.finish(step, None, calls);
+        });
+    }
+
+    /// The flights of a process that is no more are held in doubt, or free where their rule says so.
+    pub(super) fn take_over(&self, flights: &[Flight]) {
+        self.step(|inner, now, calls| {
+            inner.end_flights(now, calls, flights);
+            inner.table.fit_records();
+        });
+    }
+
     /// One step: the clock is read under the lock, so that time never goes back between two steps.
-    fn step<T>(&self, act: impl FnOnce(&mut Inner, Millis, &mut Calls) -> T) -> T {
+    pub(super) fn step<T>(&self, act: impl FnOnce(&mut Inner, Millis, &mut Calls) -> T) -> T {
         let mut calls = Calls::new();
         let reply = {
             let mut inner = self.lock();
-            let now = Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
-            act(&mut inner, now, &mut calls)
+            let passed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let now = Millis(self.began.0.saturating_add(passed));
+            let reply = act(&mut inner, now, &mut calls);
+            if let Some(journal) = &self.journal
+                && let Some(changes) = inner.table.take_changes()
+            {
+                journal.enter(&inner.table, now, changes, &mut calls);
+            }
+            reply
         };
         for (wake, woken) in calls {
             // Whoever is gone needs no wake-up.
@@ -150,13 +202,7 @@ impl Memory {
 
 impl Store for Memory {
     fn claim<'a>(&'a self, ask: &'a Ask) -> Reply<'a, Claimed> {
-        ready(match self.step(|inner, now, calls| inner.claim(now, ask, calls)) {
-            // Headers are copied here, where nobody waits for the lock; a body is shared.
-            Given::Replay(record, remaining) => {
-                Claimed::Replay(Arc::new(Record { remaining, ..(*record).clone() }))
-            }
-            Given::Claimed(claimed) => claimed,
-        })
+        ready(self.claim_now(ask))
     }
 
     fn renew<'a>(&'a self, hold: &'a Hold) -> Reply<'a, Renewed> {
@@ -182,10 +228,7 @@ impl Store for Memory {
     }
 
     fn abandon<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        self.step(|inner, now, calls| {
-            let step = machine::abandon(&mut inner.table, now, hold);
-            inner.finish(step, None, calls);
-        });
+        self.abandon_now(hold);
         ready(())
     }
 
@@ -233,6 +276,14 @@ impl Store for Memory {
     }
 }
 
+/// A flight that nobody of this process will end.
+pub(super) enum Flight {
+    /// Its owner was not told that it leads, and never will be.
+    Unsent(Hold),
+    /// Its owner is gone and may have sent.
+    Orphan(Fence),
+}
+
 /// Whether a tick has to come back.
 #[derive(PartialEq, Eq)]
 enum Due {
@@ -247,6 +298,17 @@ enum Given {
 }
 
 impl Inner {
+    /// Ends flights that nobody of this process will end.
+    pub(super) fn end_flights(&mut self, now: Millis, calls: &mut Calls, flights: &[Flight]) {
+        for flight in flights {
+            let effects = match flight {
+                Flight::Unsent(hold) => machine::abandon(&mut self.table, now, hold).effects,
+                Flight::Orphan(fence) => machine::orphan(&mut self.table, now, *fence),
+            };
+            self.apply(&effects, None, calls);
+        }
+    }
+
     fn claim(&mut self, now: Millis, ask: &Ask, calls: &mut Calls) -> Given {
         let step = machine::claim(&mut self.table, now, ask);
         // What was is woken before the asker waits: it must not be woken by its own step.

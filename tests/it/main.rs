@@ -25,4 +25,6 @@ mod records;
 #[cfg(test)]
 mod shop;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod world;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, header::LOCATION};
+use smallvec::SmallVec;
 
 use super::MemoryLimits;
 use crate::store::{
@@ -52,6 +53,23 @@ pub(crate) struct Table {
     stones: BTreeSet<(Millis, Fence)>,
     life_longest: Duration,
     pub(crate) counts: Counts,
+    changes: Option<Changes>,
+}
+
+/// Which cells a step has written, for a store that is written down; what they hold now says the table. A cell may be
+/// named twice. A lease that was prolonged is no change: a flight that is found again has lost its leader. Places of
+/// fingerprints and lanes are not named: they follow from the runs.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub(crate) runs: SmallVec<[Fence; 2]>,
+    pub(crate) scopes: SmallVec<[Key; 2]>,
+    pub(crate) generations: SmallVec<[Key; 2]>,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.scopes.is_empty() && self.generations.is_empty()
+    }
 }
 
 /// What the table holds and what it had to let go.
@@ -111,7 +129,45 @@ impl Table {
             stones: BTreeSet::new(),
             life_longest: Duration::ZERO,
             counts: Counts::default(),
+            changes: None,
         }
+    }
+
+    /// From now on it notes what changes.
+    pub(super) fn note_changes(&mut self) {
+        self.changes = Some(Changes::default());
+    }
+
+    /// What has changed since it was last asked, if anything has.
+    pub(super) fn take_changes(&mut self) -> Option<Changes> {
+        self.changes.as_mut().filter(|changes| !changes.is_empty()).map(std::mem::take)
+    }
+
+    fn note(&mut self, note: impl FnOnce(&mut Changes)) {
+        if let Some(changes) = &mut self.changes {
+            note(changes);
+        }
+    }
+
+    /// A run as it was written down, with the places that follow from it. Records come oldest first.
+    pub(crate) fn load_run(&mut self, fence: Fence, run: Run) {
+        self.raise_fence(fence);
+        let lanes = if run.state.is_live() { run.lanes.clone() } else { SmallVec::new() };
+        let fingerprint = run.fingerprint.map(Place::Fingerprint);
+        for place in fingerprint.into_iter().chain(lanes.into_iter().map(Place::Lane)) {
+            self.point(place, fence);
+        }
+        self.insert_run(fence, run);
+    }
+
+    pub(crate) fn load_generation(&mut self, identity: Key, began: Fence, ends: Millis) {
+        self.generations.insert(identity, Generation { began: Cell::new(began), ends });
+        self.generation_ends.insert((ends, identity));
+    }
+
+    /// When a generation began, and until when that is remembered.
+    pub(crate) fn generation_until(&self, identity: Key) -> Option<(Fence, Millis)> {
+        self.generations.get(&identity).map(|generation| (generation.began.value, generation.ends))
     }
 
     /// One run whose time is over by `now`. Each is given once: the machine ends it, or it cannot be read and then
@@ -130,6 +186,7 @@ impl Table {
         {
             self.generation_ends.remove(&(ends, identity));
             self.generations.remove(&identity);
+            self.note(|changes| changes.generations.push(identity));
         }
     }
 
@@ -285,6 +342,7 @@ impl Cells for Table {
     }
 
     fn insert_run(&mut self, fence: Fence, run: Run) {
+        self.note(|changes| changes.runs.push(fence));
         self.enlist(fence, &run.state);
         self.runs.insert(fence, Box::new(Cell::new(run)));
     }
@@ -294,17 +352,24 @@ impl Cells for Table {
             return;
         };
         let old = std::mem::replace(&mut cell.value.state, state.clone());
+        if !matches!((&old, &state), (State::Flight { .. }, State::Flight { .. })) {
+            self.note(|changes| changes.runs.push(fence));
+        }
         self.strike(fence, &old);
         self.enlist(fence, &state);
     }
 
     fn remove_run(&mut self, fence: Fence) -> Option<Run> {
         let run = self.runs.remove(&fence)?.value;
+        self.note(|changes| changes.runs.push(fence));
         self.strike(fence, &run.state);
         Some(run)
     }
 
     fn point(&mut self, place: Place, fence: Fence) {
+        if let Place::Scope(scope) = place {
+            self.note(|changes| changes.scopes.push(scope));
+        }
         let before = self.places.insert(place, Cell::new(fence));
         if before.is_none() && matches!(place, Place::Lane(_)) {
             self.counts.lanes += 1;
@@ -312,12 +377,16 @@ impl Cells for Table {
     }
 
     fn clear(&mut self, place: Place) {
+        if let Place::Scope(scope) = place {
+            self.note(|changes| changes.scopes.push(scope));
+        }
         if self.places.remove(&place).is_some() && matches!(place, Place::Lane(_)) {
             self.counts.lanes -= 1;
         }
     }
 
     fn set_generation(&mut self, now: Millis, identity: Key, began: Fence) {
+        self.note(|changes| changes.generations.push(identity));
         let life = self.life_longest.max(GENERATION_LIFE_MIN);
         let ends = Millis(now.0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
         let generation = Generation { began: Cell::new(began), ends };
@@ -329,6 +398,7 @@ impl Cells for Table {
             && let Some((_, oldest)) = self.generation_ends.pop_first()
         {
             self.generations.remove(&oldest);
+            self.note(|changes| changes.generations.push(oldest));
             self.counts.generations_dropped_early += 1;
         }
     }
