@@ -188,8 +188,10 @@ impl Link {
 
     fn set(&self, live: Option<Live>) {
         self.unanswered.store(0, Relaxed);
-        self.is_up.send_replace(live.is_some());
+        let is_up = live.is_some();
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = live;
+        // Whoever hears of it uses it at once.
+        self.is_up.send_replace(is_up);
     }
 
     async fn keep_up(&self, trust: &Trust) {
