@@ -28,6 +28,7 @@ impl Stand for InRedis {
     async fn start() -> Self {
         let server = RedisServer::start(&[]);
         let (store, other) = (connected(&server.url()).await, connected(&server.url()).await);
+        listening(&server, 2).await;
         Self { store, other, _server: server }
     }
 
@@ -75,4 +76,13 @@ async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("never: {what}");
+}
+
+/// Until a replica has subscribed, what it is told is lost; the one who waits would poll.
+async fn listening(server: &RedisServer, replicas: usize) {
+    until("all listen", async || {
+        let channels = server.command("PUBSUB CHANNELS");
+        (channels.matches("{shop}:wake:").count() == replicas).then_some(())
+    })
+    .await;
 }

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -146,7 +146,9 @@ fn free_port() -> u16 {
 fn send(port: u16, command: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
+    stream.write_all(format!("{command}\r\n").as_bytes()).ok()?;
+    // It closes too, once it has answered. A Sentinel knows no QUIT.
+    stream.shutdown(Shutdown::Write).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)

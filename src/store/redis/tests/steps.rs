@@ -474,8 +474,11 @@ impl Again {
             0 | 1 => RestoredState::Flight,
             2 => RestoredState::InDoubt { age: first, remaining: second },
             3 => {
-                let delivery =
-                    if self.first % 2 == 0 { Delivery::Made } else { Delivery::Awaited { seen: SEEN } };
+                let delivery = if self.first.is_multiple_of(2) {
+                    Delivery::Made
+                } else {
+                    Delivery::Awaited { seen: SEEN }
+                };
                 RestoredState::Done { record: record(self.first), remaining: second, delivery }
             }
             _ => RestoredState::Resolved { remaining: second },

@@ -40,15 +40,6 @@ async fn woken(wake: Wake) -> Woken {
     woken.unwrap_or(Woken::Again)
 }
 
-/// Until a replica has subscribed, what it is told is lost; the one who waits would poll.
-async fn listening(server: &RedisServer, replicas: usize) {
-    until("all listen", async || {
-        let channels = server.command("PUBSUB CHANNELS");
-        (channels.matches("{shop}:wake:").count() == replicas).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_follower_on_another_replica_gets_the_answer_without_another_read() {
     let server = RedisServer::start(&[]);
