@@ -11,7 +11,7 @@ use crate::{
     answer::judge::DoneWhen,
     request::{Rules, Secret, source::Source},
     route::matcher::Matcher,
-    store::InDoubtPolicy,
+    store::{InDoubtPolicy, OnStoreDown},
 };
 
 mod check;
@@ -69,6 +69,23 @@ pub enum StoreKind {
     Memory,
     /// In this process and in a folder of this machine, which survives a restart.
     File { path: PathBuf },
+    /// In a Redis that all replicas share.
+    Redis(RedisStore),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisStore {
+    pub address: crate::store::redis::Address,
+    pub namespace: String,
+    /// How many replicas of Redis must have a claim before it counts.
+    pub wait_replicas: u32,
+}
+
+/// The address may hold a password, and is never printed.
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone)]
@@ -78,6 +95,8 @@ pub struct Store {
     pub lease: Duration,
     /// How long a call of the store may take.
     pub deadline: Duration,
+    /// What routes do that do not say otherwise. Only a store that is shared can be down while this process goes on.
+    pub on_store_down: OnStoreDown,
     /// What fingerprints are keyed with; `None`: one is made, and kept where the store is.
     pub secret: Option<Secret>,
     pub records_bytes_max: usize,
@@ -163,6 +182,7 @@ pub struct Guard {
     pub lane_depth_max: usize,
     pub on_no_key: OnNoKey,
     pub in_doubt: InDoubtPolicy,
+    pub on_store_down: OnStoreDown,
     pub send_idempotency_key: SendKey,
     /// Bytes of a request's body, as it comes.
     pub body_max: usize,

@@ -35,7 +35,7 @@ use crate::{
     config::{Enforce, Guard, Mode, OnNoKey, SendKey},
     ops::words::{Phase, Reason},
     request::{self, IdentityRead, Reading, Unread},
-    store::Judged,
+    store::{Judged, Standing},
     upstream::ToShop,
 };
 use body::{Collected, Reply};
@@ -176,7 +176,11 @@ async fn guarded(
             report.boarded(ticket.role());
             let waited = wait(core, &mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
             report.trace(&trace);
-            came(core, id, &reading, guard, (&ticket, share), waited, report)
+            let mut response = came(core, id, &reading, guard, (&ticket, share), waited, report);
+            if core.gate.claims.store.standing() != Standing::Up {
+                replay::decorate_alone(response.headers_mut());
+            }
+            response
         }
         Part::FollowersFull => {
             report.refuse(&Refusal::FollowersFull { retry_after: TRY_AGAIN }, Phase::Follow)
@@ -236,6 +240,7 @@ fn demand(
             Mode::Signal => Boarding::UntilSent,
         },
         in_doubt: guard.in_doubt,
+        on_store_down: guard.on_store_down,
         followers_max: guard.followers_max,
         lane_depth_max: guard.lane_depth_max,
     }

@@ -11,6 +11,7 @@ mod hash;
 pub mod machine;
 pub mod memory;
 pub mod redis;
+pub mod standby;
 mod waiters;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -100,6 +101,24 @@ pub struct Ask {
     pub may: May,
     pub lease: Duration,
     pub in_doubt: InDoubtPolicy,
+}
+
+/// What is done with guarded requests while the store that all replicas share cannot be asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnStoreDown {
+    /// This replica goes on alone: it keeps its own requests apart, not those of the others.
+    Local,
+    Refuse,
+}
+
+/// How a store stands now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    Up,
+    /// It cannot be asked.
+    Down,
+    /// It answers and has forgotten; what may still run is waited for.
+    Forgot,
 }
 
 /// What a claim came to.
@@ -287,6 +306,11 @@ pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Sen
 pub trait Store: Send + Sync + 'static {
     /// Asks for lanes and fingerprint together; registers for a wake-up when it has to wait.
     fn claim<'a>(&'a self, ask: &'a Ask) -> Reply<'a, Claimed>;
+    /// [`Self::claim`] by a route that says what is to happen while the store is down. A store that has nothing to go
+    /// on with needs no such word.
+    fn claim_where<'a>(&'a self, ask: &'a Ask, _on_store_down: OnStoreDown) -> Reply<'a, Claimed> {
+        self.claim(ask)
+    }
     /// Prolongs the lease by its length, from now.
     fn renew<'a>(&'a self, hold: &'a Hold) -> Reply<'a, Renewed>;
     /// Ends the claim with what is known of the answer; wakes followers and one waiter per lane.
@@ -314,4 +338,13 @@ pub trait Store: Send + Sync + 'static {
     /// From now on the store's memory of this epoch is trusted. A call (but [`Self::restore`] and [`Self::epoch`]) that
     /// meets another one ends in [`StoreError::Forgot`] and changes nothing.
     fn adopt_epoch(&self, _epoch: Epoch) {}
+    /// A generation began while the store could not be told: records up to this fence are older. A store without this
+    /// step begins one now, which ends records of the new purchase as well.
+    fn restore_generation(&self, identity: Key, _began: Fence) -> Reply<'_, ()> {
+        self.begin_generation(identity)
+    }
+    /// Whether all replicas are agreed with now, or only this process.
+    fn standing(&self) -> Standing {
+        Standing::Up
+    }
 }

@@ -120,7 +120,7 @@ impl Driver {
         loop {
             let started = Instant::now();
             let boarded = self.flight.boarded();
-            let claimed = self.call_again(StoreOp::Claim, || self.claims.store.claim(&ask)).await;
+            let claimed = self.call_again(StoreOp::Claim, || self.claim(&ask)).await;
             let took = started.elapsed();
             self.spent.claiming += took;
             self.claims.observer.claimed(outcome(&claimed), took);
@@ -167,6 +167,10 @@ impl Driver {
         }
     }
 
+    fn claim<'a>(&'a self, ask: &'a Ask) -> Reply<'a, Claimed> {
+        self.claims.store.claim_where(ask, self.demand.on_store_down)
+    }
+
     /// Asks again with the same owner, which gives the same answer, so that a claim that was carried out unheard does
     /// not hold its order until it is in doubt though nothing was sent.
     async fn give_back_unheard(&self, ask: Ask) {
@@ -177,7 +181,7 @@ impl Driver {
                 () = self.claims.stopping.cancelled() => return,
                 () = tokio::time::sleep(SETTLE_PAUSE) => {}
             }
-            match self.call(StoreOp::Claim, self.claims.store.claim(&ask)).await {
+            match self.call(StoreOp::Claim, self.claim(&ask)).await {
                 Err(_) => {}
                 Ok(Claimed::Lead(hold)) => return self.abandon(&hold).await,
                 // It is somebody else's turn: ours was never taken, or is over.
@@ -307,6 +311,8 @@ impl Driver {
         for _ in 1..CALLS_MAX {
             match timeout_at(until, reply()).await {
                 Ok(Ok(answer)) => return Ok(answer),
+                // The store has had its time already.
+                Ok(Err(StoreError::Deadline)) => return self.failed(operation, StoreError::Deadline),
                 Ok(Err(error)) => self.claims.observer.store_error(operation, &error),
                 Err(_) => return self.failed(operation, StoreError::Deadline),
             }

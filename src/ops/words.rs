@@ -157,6 +157,20 @@ closed! {
 }
 
 closed! {
+    /// What is not as it should be about the store that replicas share.
+    StoreFinding {
+        TooOld = "too-old",
+        /// It throws keys away when it is full.
+        Evicts = "evicts",
+        /// A restart loses everything.
+        NothingPersists = "nothing-persists",
+        TooFewReplicas = "too-few-replicas",
+        /// It may not be asked.
+        Forbidden = "forbidden",
+    }
+}
+
+closed! {
     /// What a claim came to.
     ClaimOutcome {
         Lead = "lead",

@@ -35,6 +35,10 @@ struct Notice {
 }
 
 impl Notices {
+    pub(super) fn add(&mut self, level: Level, event: &'static str, text: String) {
+        self.0.push(Notice { level, event, text });
+    }
+
     pub(super) fn log(&self, log: &Log) {
         for notice in &self.0 {
             log.event(notice.level, notice.event, &[("what", &notice.text)]);
@@ -50,7 +54,9 @@ impl Local {
     /// Opens the store that a configuration asks for. Where the configuration has no secret, it gets the store's.
     pub(super) fn open(config: &mut Config) -> Result<(Self, Notices), StartError> {
         match &config.store.kind {
-            StoreKind::Memory => Ok((Self::Memory(Arc::new(memory(config))), Notices::default())),
+            StoreKind::Memory | StoreKind::Redis(_) => {
+                Ok((Self::Memory(Arc::new(memory(config))), Notices::default()))
+            }
             StoreKind::File { path } => {
                 let Opened { store, damaged, orphans } = File::open(path, limits(config), random())?;
                 config.store.secret.get_or_insert(Secret::new(store.secret()));

@@ -18,10 +18,13 @@ use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 
-pub use self::restore::restore;
 use self::{
     cells::{Cells, Delivery, Place, Room, Run, State},
     read::{Look, Standing, after, between, is_readable, is_stale, is_whole, look, named, run, standing},
+};
+pub use self::{
+    read::{is_outdated, standing_at},
+    restore::{restore, restore_generation},
 };
 use super::{
     Ask, Ending, Fence, Hold, InDoubtPolicy, Key, LaneView, May, Millis, Record, Renewed, Resolution,
@@ -167,6 +170,13 @@ pub fn delivered(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
 /// "Before" is told by fences, not by time: two things of one millisecond would have no order.
 pub fn begin_generation(cells: &mut impl Cells, now: Millis, identity: Key) {
     cells.set_generation(now, identity, cells.last_fence());
+}
+
+/// Removes a run, whatever its state: for a store that mirrors another one, which has let it go.
+pub fn evict(cells: &mut impl Cells, fence: Fence) -> Effects {
+    let mut effects = Effects::default();
+    free(cells, fence, &mut effects);
+    effects
 }
 
 /// What a lane looks like to an operator.

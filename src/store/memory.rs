@@ -3,6 +3,7 @@
 //! A step takes about a microsecond, so one lock serves all; nothing waits while it is held. What was in flight is
 //! forgotten with the process: this store knows no restart.
 
+mod mirror;
 mod table;
 
 use std::{
@@ -242,6 +243,11 @@ impl Store for Memory {
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
         self.step(|inner, now, _| machine::begin_generation(&mut inner.table, now, identity));
+        ready(())
+    }
+
+    fn restore_generation(&self, identity: Key, began: Fence) -> Reply<'_, ()> {
+        self.step(|inner, now, _| machine::restore_generation(&mut inner.table, now, identity, began));
         ready(())
     }
 

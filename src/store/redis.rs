@@ -43,8 +43,8 @@ use self::{
     wakes::Wakes,
 };
 use super::{
-    Ask, Claimed, Delivery, Ending, Epoch, Hold, InDoubtPolicy, Kept, Key, LaneView, May, Millis, Record,
-    Renewed, Reply, Resolution, Resolved, Restored, RestoredState, Settled, Store, StoreError,
+    Ask, Claimed, Delivery, Ending, Epoch, Fence, Hold, InDoubtPolicy, Kept, Key, LaneView, May, Millis,
+    Record, Renewed, Reply, Resolution, Resolved, Restored, RestoredState, Settled, Store, StoreError,
     waiters::Wants,
 };
 
@@ -81,13 +81,19 @@ pub struct Redis {
     leases_lost: AtomicU64,
 }
 
+/// Whether a text can be what all keys begin with: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+#[must_use]
+pub fn is_namespace(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !text.is_empty() && text.len() <= NAMESPACE_BYTES_MAX && text.bytes().all(is_plain)
+}
+
 impl Redis {
     /// Starts connecting, and goes on until it is dropped. Until there is a connection every call is "down"; see
     /// [`Self::ready`].
     pub fn connect(settings: Settings) -> Result<Arc<Self>, StartError> {
         let Settings { address, namespace, deadline, wait_replicas } = settings;
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if namespace.is_empty() || namespace.len() > NAMESPACE_BYTES_MAX || !namespace.bytes().all(is_plain) {
+        if !is_namespace(&namespace) {
             return Err(StartError::Namespace);
         }
         let meta_key = format!("{{{namespace}}}:meta");
@@ -126,6 +132,11 @@ impl Redis {
         let secret = Trust::read_secret(&mut told)?;
         self.trust.keep_secret(secret);
         Ok(secret)
+    }
+
+    /// Which memory the store has; a shorthand for those who hold no seam.
+    pub async fn epoch_now(&self) -> Result<Epoch, StoreError> {
+        self.epoch().await
     }
 
     /// Flights whose lease this process has found to have run out.
@@ -290,7 +301,14 @@ impl Store for Redis {
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
-        Box::pin(async move { self.make(self.trust.call(Script::Generation)?.key(Some(identity))).await })
+        Box::pin(async move {
+            self.make(self.trust.call(Script::Generation)?.key(Some(identity)).bytes("")).await
+        })
+    }
+
+    fn restore_generation(&self, identity: Key, began: Fence) -> Reply<'_, ()> {
+        let call = self.trust.call_untrusting(Script::Generation).key(Some(identity)).number(began.0);
+        Box::pin(self.make(call))
     }
 
     fn inspect(&self, lane: Key) -> Reply<'_, LaneView> {

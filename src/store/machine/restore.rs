@@ -11,7 +11,7 @@ use super::{
     free, keep, lapse, lapse_at, nudge,
     read::{Look, after, is_stale, is_whole, look},
 };
-use crate::store::{Fence, Hold, Millis, Restored, RestoredState, Settled};
+use crate::store::{Fence, Hold, Key, Millis, Restored, RestoredState, Settled};
 
 /// Inserts a run where its places are free, or brings the store's own one on to where it was.
 ///
@@ -31,6 +31,18 @@ pub fn restore(cells: &mut impl Cells, now: Millis, restored: &Restored) -> Step
         Some(_) => Settled::Superseded,
     };
     Step { reply, effects }
+}
+
+/// Ends the records of an identity up to a fence: a generation that began where this store could not be told.
+///
+/// A store that is shared gives out fences on, so that "before now" would end records that are younger.
+pub fn restore_generation(cells: &mut impl Cells, now: Millis, identity: Key, began: Fence) {
+    let newer =
+        cells.generation(identity).is_some_and(|cell| cell.read().is_none_or(|known| *known >= began));
+    if !newer {
+        cells.raise_fence(began);
+        cells.set_generation(now, identity, began);
+    }
 }
 
 /// The store knows the run: of the two states the further one stays.
@@ -112,9 +124,13 @@ fn insert(cells: &mut impl Cells, now: Millis, restored: &Restored, effects: &mu
     Settled::InTime
 }
 
-/// Whether the run may be put in its places. A record of an older generation makes way, as it does for a claim.
+/// Whether the run may be put in its places. A record of an older generation makes way, as it does for a claim, and so
+/// does a claim of the same owner: it was carried out, its answer never arrived, and the owner went on without it.
 fn make_way(cells: &mut impl Cells, restored: &Restored, state: &State, effects: &mut Effects) -> bool {
     let hold = &restored.hold;
+    if let Some(unheard) = unheard(cells, hold) {
+        free(cells, unheard, effects);
+    }
     if hold.scope.is_some_and(|scope| matches!(look(cells, Place::Scope(scope)), Look::Unreadable)) {
         return false;
     }
@@ -132,6 +148,18 @@ fn make_way(cells: &mut impl Cells, restored: &Restored, state: &State, effects:
             true
         }
         Look::Run(..) | Look::Unreadable => false,
+    }
+}
+
+/// What a claim of this owner left under another fence. An owner claims once, and always the same.
+fn unheard(cells: &impl Cells, hold: &Hold) -> Option<Fence> {
+    match look(cells, Place::Lane(*hold.lanes.first()?)) {
+        Look::Run(fence, run)
+            if run.owner == hold.owner && run.lanes == hold.lanes && run.fingerprint == hold.fingerprint =>
+        {
+            Some(fence)
+        }
+        Look::Run(..) | Look::Free | Look::Unreadable => None,
     }
 }
 
@@ -321,6 +349,28 @@ mod tests {
         assert_eq!(view, LaneView::InDoubt { fence: hold.fence, age: Duration::ZERO, remaining: HOLD });
         assert_eq!(bring_back(&mut table, &held(hold.fence.0, done(Delivery::Made))), Settled::Late);
         assert_eq!(inspect(&mut table, NOW, key("lane")).reply, LaneView::Free);
+    }
+
+    #[test]
+    fn a_claim_that_its_owner_never_heard_of_makes_way_for_what_the_owner_did_without_it() {
+        for lapsed in [Duration::ZERO, LEASE] {
+            let mut table = table();
+            let Decision::Lead(unheard) = claim(&mut table, NOW, &ask(1, "a", "lane")).reply else {
+                panic!("it is free")
+            };
+            let now = after(NOW, lapsed);
+            let restored = held(unheard.fence.0 + 50, RestoredState::Flight);
+            let step = restore(&mut table, now, &restored);
+            table.assert_sound();
+            assert_eq!(step.reply, Settled::InTime);
+            let waiting = Nudge::Waiting { fingerprint: key("a"), fence: unheard.fence };
+            assert!(step.effects.nudges.contains(&waiting), "they are to follow the one that runs");
+            let reply = claim(&mut table, now, &ask(2, "a", "lane")).reply;
+            assert!(
+                matches!(reply, Decision::Follow { fence, .. } if fence == restored.hold.fence),
+                "{reply:?}"
+            );
+        }
     }
 
     #[test]

@@ -212,6 +212,13 @@ impl Table {
         self.generations.len()
     }
 
+    /// Every generation that can be read, with the last fence that was older.
+    pub(crate) fn generations_begun(&self) -> impl Iterator<Item = (Key, Fence)> {
+        self.generations
+            .iter()
+            .filter_map(|(identity, generation)| Some((*identity, *generation.began.read()?)))
+    }
+
     /// Every run that can be read, in no order.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (Fence, &Run)> {
         self.runs.iter().filter_map(|(fence, cell)| Some((*fence, cell.read()?)))

@@ -190,7 +190,7 @@ impl Link {
         self.unanswered.store(0, Relaxed);
         let is_up = live.is_some();
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = live;
-        // Whoever hears of it uses it at once.
+        // Whoever hears of it finds it.
         self.is_up.send_replace(is_up);
     }
 

@@ -24,8 +24,19 @@ local function bring_on(run)
   return was == 'f' and 'in-time' or 'late'
 end
 
--- Whether the run may be put in its places. A record of an older generation makes way, as it does for a claim.
+-- What a claim of this owner left under another fence. An owner claims once, and always the same.
+local function unheard()
+  local run = look(base .. 'l:' .. string.sub(lanes, 1, 32))
+  if run and run.owner == owner and run.lanes == lanes and run.fingerprint == fingerprint then
+    return run
+  end
+end
+
+-- Whether the run may be put in its places. A record of an older generation makes way, as it does for a claim, and so
+-- does a claim of the same owner: it was carried out, its answer never arrived, and the owner went on without it.
 local function make_way(run)
+  local stale = unheard()
+  if stale then free(stale) end
   if scope ~= '' and look(base .. 's:' .. scope) == false then return false end
   if is_live(run) then
     for at = 1, #lanes, 32 do

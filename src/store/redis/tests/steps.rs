@@ -46,6 +46,7 @@ enum Op {
     Abandon(u8, Who),
     Delivered(u8),
     Generation(u8),
+    RestoreGeneration(u8, i8),
     Inspect(u8),
     Resolve(u8, bool),
     Forget(u8),
@@ -134,6 +135,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (any::<u8>(), who()).prop_map(|(which, who)| Op::Abandon(which, who)),
         2 => any::<u8>().prop_map(Op::Delivered),
         2 => (0..2_u8).prop_map(Op::Generation),
+        1 => (0..2_u8, any::<i8>()).prop_map(|(identity, fence)| Op::RestoreGeneration(identity, fence)),
         1 => (0..3_u8).prop_map(Op::Inspect),
         2 => (0..3_u8, any::<bool>()).prop_map(|(lane, done)| Op::Resolve(lane, done)),
         1 => (0..3_u8).prop_map(Op::Forget),
@@ -296,9 +298,18 @@ impl World {
             }
             Op::Generation(identity) => {
                 let identity = key("identity", identity);
-                let call = self.call(Script::Generation).key(Some(identity));
+                let call = self.call(Script::Generation).key(Some(identity)).bytes("");
                 let begin = |table: &mut Table, now| {
                     machine::begin_generation(table, now, identity);
+                    Step { reply: (), effects: Effects::default() }
+                };
+                self.step(&call, &self.digest(Script::Generation), word, begin, made);
+            }
+            Op::RestoreGeneration(identity, fence) => {
+                let (identity, began) = (key("identity", identity), self.fence_around(fence));
+                let call = self.call(Script::Generation).key(Some(identity)).number(began.0);
+                let begin = |table: &mut Table, now| {
+                    machine::restore_generation(table, now, identity, began);
                     Step { reply: (), effects: Effects::default() }
                 };
                 self.step(&call, &self.digest(Script::Generation), word, begin, made);
@@ -340,11 +351,10 @@ impl World {
             }
             Op::RestoreNew(wish, again, fence) => {
                 let ask = self.ask(&wish);
-                let around = self.table.last_fence().0.max(self.now.0 * 1000);
-                let fence = around.saturating_add_signed(i64::from(fence) * 1000 + 1);
+                let fence = self.fence_around(fence);
                 let hold = Hold {
                     owner: ask.owner,
-                    fence: Fence(fence),
+                    fence,
                     lanes: ask.lanes,
                     fingerprint: ask.fingerprint,
                     scope: ask.scope,
@@ -438,6 +448,12 @@ impl World {
             Who::Owner => hold,
             Who::Thief => Hold { owner: Owner(99), ..hold },
         })
+    }
+
+    /// One that was given out, or may have been elsewhere.
+    fn fence_around(&self, distance: i8) -> Fence {
+        let around = self.table.last_fence().0.max(self.now.0 * 1000);
+        Fence(around.saturating_add_signed(i64::from(distance) * 1000 + 1))
     }
 
     fn ask(&self, wish: &Wish) -> Ask {
