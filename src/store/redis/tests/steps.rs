@@ -256,6 +256,42 @@ impl World {
     fn carry_out(&mut self, op: Op) {
         match op {
             Op::Claim(wish) => self.claim(&self.ask(&wish)),
+            Op::Inspect(lane) => {
+                let lane = key("lane", lane);
+                let call = self.call(Script::Inspect).key(Some(lane));
+                let digest = self.digest(Script::Inspect);
+                self.step(&call, &digest, words, |table, now| machine::inspect(table, now, lane), shown_view);
+            }
+            Op::Resolve(lane, done) => self.resolve(key("lane", lane), done),
+            Op::Forget(lane) => {
+                let lane = key("lane", lane);
+                let call = self.call(Script::Forget).key(Some(lane));
+                let digest = self.digest(Script::Forget);
+                self.step(
+                    &call,
+                    &digest,
+                    words,
+                    |table, now| machine::forget(table, now, lane),
+                    |dropped| format!("dropped {dropped}"),
+                );
+            }
+            Op::Wait(millis) => self.now.0 += u64::from(millis),
+            Op::ForeignPlace(kind, number) => self.make_place_foreign(kind, number),
+            Op::Renew(..) | Op::Settle(..) | Op::Abandon(..) | Op::Delivered(_) | Op::Expire(_) => {
+                self.go_on(op)
+            }
+            Op::Generation(_)
+            | Op::RestoreGeneration(..)
+            | Op::Restore(..)
+            | Op::RestoreNew(..)
+            | Op::ForeignRun(_)
+            | Op::ForeignGeneration(_) => self.bring(op),
+        }
+    }
+
+    /// What happens to a run that was led.
+    fn go_on(&mut self, op: Op) {
+        match op {
             Op::Renew(which, who) => {
                 let Some(hold) = self.pick(which, who) else { return };
                 let call =
@@ -296,6 +332,20 @@ impl World {
                 let digest = self.digest(Script::Delivered);
                 self.step(&call, &digest, word, |table, now| machine::delivered(table, now, &hold), made);
             }
+            Op::Expire(which) => {
+                let Some(Hold { fence, .. }) = self.pick(which, Who::Owner) else { return };
+                let call = self.call(Script::Delivered).number(fence.0);
+                let expire =
+                    |table: &mut Table, now| Step { reply: (), effects: machine::expire(table, now, fence) };
+                self.step(&call, &self.expire.clone(), word, expire, made);
+            }
+            _ => {}
+        }
+    }
+
+    /// What comes from elsewhere: generations, runs of another store, another version.
+    fn bring(&mut self, op: Op) {
+        match op {
             Op::Generation(identity) => {
                 let identity = key("identity", identity);
                 let call = self.call(Script::Generation).key(Some(identity)).bytes("");
@@ -313,32 +363,6 @@ impl World {
                     Step { reply: (), effects: Effects::default() }
                 };
                 self.step(&call, &self.digest(Script::Generation), word, begin, made);
-            }
-            Op::Inspect(lane) => {
-                let lane = key("lane", lane);
-                let call = self.call(Script::Inspect).key(Some(lane));
-                let digest = self.digest(Script::Inspect);
-                self.step(&call, &digest, words, |table, now| machine::inspect(table, now, lane), shown_view);
-            }
-            Op::Resolve(lane, done) => self.resolve(key("lane", lane), done),
-            Op::Forget(lane) => {
-                let lane = key("lane", lane);
-                let call = self.call(Script::Forget).key(Some(lane));
-                let digest = self.digest(Script::Forget);
-                self.step(
-                    &call,
-                    &digest,
-                    words,
-                    |table, now| machine::forget(table, now, lane),
-                    |dropped| format!("dropped {dropped}"),
-                );
-            }
-            Op::Expire(which) => {
-                let Some(Hold { fence, .. }) = self.pick(which, Who::Owner) else { return };
-                let call = self.call(Script::Delivered).number(fence.0);
-                let expire =
-                    |table: &mut Table, now| Step { reply: (), effects: machine::expire(table, now, fence) };
-                self.step(&call, &self.expire.clone(), word, expire, made);
             }
             Op::Restore(which, again) => {
                 let Some(hold) = self.pick(which, Who::Owner) else { return };
@@ -370,8 +394,6 @@ impl World {
                     state,
                 });
             }
-            Op::Wait(millis) => self.now.0 += u64::from(millis),
-            Op::ForeignPlace(kind, number) => self.make_place_foreign(kind, number),
             Op::ForeignRun(which) => {
                 let Some(Hold { fence, .. }) = self.pick(which, Who::Owner) else { return };
                 if self.table.run(fence).is_some() {
@@ -387,6 +409,7 @@ impl World {
                     self.write(b"g:", identity);
                 }
             }
+            _ => {}
         }
     }
 
