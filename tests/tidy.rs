@@ -160,9 +160,9 @@ impl Source {
         below.split('/').next().unwrap_or(below).trim_end_matches(".rs")
     }
 
-    /// A file that is a test as a whole: below tests/, or its parent says `#[cfg(test)] mod tests;`.
+    /// A file that is a test as a whole: below tests/, or `#[cfg(test)] mod tests;` stands above it.
     fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs")
+        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
     }
 }
 

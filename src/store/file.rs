@@ -154,7 +154,7 @@ impl File {
             .filter(|(_, run)| matches!(run.state, State::Flight { .. }))
             .map(|(fence, _)| Flight::Orphan(fence))
             .collect();
-        let journal = Journal::new(table.last_fence());
+        let journal = Journal::new(table.last_fence(), began);
         let memory = Arc::new(Memory::journaled(table, began, Arc::clone(&journal) as _));
         memory.take_over(&flights);
         journal.write_first(&mut disk).map_err(|error| unwritten(error.into()))?;
@@ -295,4 +295,157 @@ fn load(file: &Path, limits: MemoryLimits) -> Result<(Disk, Table, Told), LoadEr
         Ok((disk, table, told))
     })
     .unwrap_or_else(|_| Err(LoadError::Damaged("reading it went wrong".to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Waker},
+        time::{Duration, Instant},
+    };
+
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+    use smallvec::smallvec;
+
+    use super::{journal::Fault, *};
+    use crate::store::{InDoubtPolicy, Kept, May, Owner, Record, StoreError, Woken};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn key(name: &str) -> Key {
+        Key(*blake3::hash(name.as_bytes()).as_bytes())
+    }
+
+    fn ask(owner: u128, order: &str) -> Ask {
+        Ask {
+            owner: Owner(owner),
+            lanes: smallvec![key(order)],
+            fingerprint: Some(key(order)),
+            scope: None,
+            body: None,
+            generations: smallvec![],
+            may: May::FollowAny,
+            lease: LONG,
+            in_doubt: InDoubtPolicy::Hold(LONG),
+        }
+    }
+
+    fn done(hold: &Hold) -> Ending {
+        let record = Arc::new(Record {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Kept::Whole(Bytes::from_static(b"1001")),
+            fence: hold.fence,
+            answered_at: 0,
+            remaining: Duration::ZERO,
+        });
+        Ending::Done { record, unseen: LONG, seen: LONG }
+    }
+
+    fn open(folder: &Path) -> Arc<File> {
+        let limits = MemoryLimits { records_bytes_max: 1 << 20, states_max: 1000 };
+        File::open(folder, limits, [7; 32]).expect("a store in a folder of its own").store
+    }
+
+    async fn lead(store: &File, ask: &Ask) -> Hold {
+        match store.claim(ask).await {
+            Ok(Claimed::Lead(hold)) => hold,
+            other => panic!("expected to lead, got {other:?}"),
+        }
+    }
+
+    impl File {
+        fn breaks(&self, fault: Fault) {
+            *self.journal.faults() = Some(fault);
+        }
+
+        async fn mends(&self) {
+            *self.journal.faults() = None;
+            let until = Instant::now() + Duration::from_secs(10);
+            while self.health() != Health::Up {
+                assert!(Instant::now() < until, "it does not come back");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_is_not_written_is_refused_and_holds_nothing() {
+        for fault in [Fault::Full, Fault::Panics] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = open(folder.path());
+            store.breaks(fault);
+            // The first one notices, the others are told at once.
+            for owner in 1..20 {
+                let order = format!("order {owner}");
+                assert!(matches!(store.claim(&ask(owner, &order)).await, Err(StoreError::Down(_))));
+                assert_eq!(store.inspect(key(&order)).await, Ok(LaneView::Free));
+            }
+            assert!(matches!(store.health(), Health::Down(_)));
+            assert_eq!(store.stats().flights, 0);
+            store.mends().await;
+            for owner in 20..30 {
+                lead(&store, &ask(owner, &format!("order {}", owner - 19))).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_for_long_leaves_no_trace_of_every_claim() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        store.breaks(Fault::Full);
+        for owner in 1..5000 {
+            assert!(store.claim(&ask(owner, &format!("order {owner}"))).await.is_err());
+        }
+        assert!(store.journal.pending() < 50, "{}", store.journal.pending());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_written_is_kept_told_and_written_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let hold = lead(&store, &ask(1, "order")).await;
+        let Ok(Claimed::Follow { wake, .. }) = store.claim(&ask(2, "order")).await else { panic!("it runs") };
+        store.breaks(Fault::Full);
+        assert!(matches!(store.settle(&hold, done(&hold)).await, Err(StoreError::Down(_))));
+        assert!(matches!(wake.await, Ok(Woken::Answered { .. })), "the shop's answer is nobody's secret");
+        assert!(matches!(store.claim(&ask(3, "order")).await, Ok(Claimed::Replay(_))));
+        assert!(matches!(store.settle(&hold, done(&hold)).await, Err(StoreError::Down(_))));
+        store.mends().await;
+        assert_eq!(store.settle(&hold, done(&hold)).await, Ok(Settled::Superseded), "by itself");
+        drop(store);
+        let store = open(folder.path());
+        assert!(matches!(store.claim(&ask(4, "order")).await, Ok(Claimed::Replay(_))));
+    }
+
+    #[tokio::test]
+    async fn nobody_hears_of_an_answer_before_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let hold = lead(&store, &ask(1, "order")).await;
+        let Ok(Claimed::Follow { mut wake, .. }) = store.claim(&ask(2, "order")).await else {
+            panic!("it runs")
+        };
+        let (again, other) = (ask(3, "order"), ask(4, "another order"));
+        let is_pending = |reply: &mut (dyn Future<Output = _> + Unpin)| {
+            Pin::new(reply).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        };
+        let (settled, replay, led) = {
+            // The writer cannot go on as long as this is held.
+            let _stopped = store.journal.faults();
+            let mut settled = store.settle(&hold, done(&hold));
+            assert!(Pin::new(&mut settled).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            let (mut replay, mut led) = (store.claim(&again), store.claim(&other));
+            assert!(is_pending(&mut replay) && is_pending(&mut led));
+            assert!(wake.try_recv().is_err());
+            (settled, replay, led)
+        };
+        assert_eq!(settled.await, Ok(Settled::InTime));
+        assert!(matches!(replay.await, Ok(Claimed::Replay(_))));
+        assert!(matches!(led.await, Ok(Claimed::Lead(_))));
+        assert!(matches!(wake.await, Ok(Woken::Answered { .. })));
+    }
 }

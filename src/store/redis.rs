@@ -370,12 +370,9 @@ fn hold_length(call: Call, policy: InDoubtPolicy) -> Call {
 
 fn settle_call(call: Call, hold: &Hold, ending: &Ending) -> Call {
     let call = call.number(hold.fence.0).bytes(owner(hold));
-    let woken = |answer: &Record| {
-        let bytes = match &answer.body {
-            Kept::Whole(body) if body.len() > WOKEN_BYTES_MAX => Vec::new(),
-            Kept::Whole(_) | Kept::Dropped => codec::encode(answer),
-        };
-        bytes
+    let woken = |answer: &Record| match &answer.body {
+        Kept::Whole(body) if body.len() > WOKEN_BYTES_MAX => Vec::new(),
+        Kept::Whole(_) | Kept::Dropped => codec::encode(answer),
     };
     match ending {
         Ending::Done { record, unseen, seen } => call

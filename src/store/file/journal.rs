@@ -40,6 +40,14 @@ pub enum Health {
 pub(super) struct Journal {
     state: Mutex<Standing>,
     work: Condvar,
+    faults: Faults,
+}
+
+/// What goes wrong with the disk: in tests only.
+#[derive(Default)]
+struct Faults {
+    #[cfg(test)]
+    next: Mutex<Option<Fault>>,
 }
 
 struct Standing {
@@ -89,16 +97,18 @@ impl Ticket {
 }
 
 impl Journal {
-    pub(super) fn new(last: Fence) -> Arc<Self> {
+    /// Of a store that comes from a file with this last fence, at this time.
+    pub(super) fn new(last: Fence, now: Millis) -> Arc<Self> {
+        let batch = Batch { last_fence: last, now, ..Batch::default() };
         let state = Standing {
-            pending: Pending::default(),
+            pending: Pending { batch, ..Pending::default() },
             writing: None,
             health: Health::Up,
             failures: 0,
             tried: last,
             end: End::NotYet,
         };
-        Arc::new(Self { state: Mutex::new(state), work: Condvar::new() })
+        Arc::new(Self { state: Mutex::new(state), work: Condvar::new(), faults: Faults::default() })
     }
 
     pub(super) fn health(&self) -> Health {
@@ -145,7 +155,10 @@ impl Journal {
     pub(super) fn run(&self, mut disk: Disk, memory: &Weak<Memory>) {
         let mut last = Instant::now();
         while let Some((pending, haste)) = self.next(last) {
-            let written = panic::catch_unwind(AssertUnwindSafe(|| disk.write(&pending.batch)));
+            let written = panic::catch_unwind(AssertUnwindSafe(|| {
+                self.faults.check()?;
+                disk.write(&pending.batch)
+            }));
             match written {
                 Ok(Ok(())) => self.written(pending),
                 Ok(Err(error)) => self.failed(pending, error.to_string(), memory),
@@ -161,7 +174,7 @@ impl Journal {
 
     /// What the start itself changed, before there is a thread.
     pub(super) fn write_first(&self, disk: &mut Disk) -> Result<(), WriteError> {
-        let pending = mem::take(&mut self.lock().pending);
+        let pending = self.lock().take();
         disk.write(&pending.batch)
     }
 
@@ -178,7 +191,7 @@ impl Journal {
                 End::Now => {
                     // Whoever comes now is told so, and whoever waits hears it by being dropped.
                     state.health = Health::Down("it is closed".to_owned());
-                    state.pending = Pending::default();
+                    drop(state.take());
                     return None;
                 }
             }
@@ -190,9 +203,7 @@ impl Journal {
             let woken = self.work.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         };
-        let pending = mem::take(&mut state.pending);
-        state.pending.batch.last_fence = pending.batch.last_fence;
-        state.pending.batch.now = pending.batch.now;
+        let pending = state.take();
         state.tried = state.tried.max(pending.batch.last_fence);
         state.writing = Some(pending.batch.runs.keys().copied().collect());
         Some((pending, haste))
@@ -228,7 +239,7 @@ impl Journal {
         state.writing = None;
         state.health = Health::Down(why);
         state.failures += 1;
-        let newer = mem::take(&mut state.pending);
+        let newer = state.take();
         let Pending { mut batch, mut waiting, mut calls } = tried;
         batch.overwrite(newer.batch);
         waiting.extend(newer.waiting);
@@ -240,6 +251,22 @@ impl Journal {
 
     fn lock(&self) -> MutexGuard<'_, Standing> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Faults {
+    #[cfg(not(test))]
+    fn check(&self) -> Result<(), WriteError> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn check(&self) -> Result<(), WriteError> {
+        match *self.next.lock().expect("nobody panics with it") {
+            None => Ok(()),
+            Some(Fault::Full) => Err(redb::Error::Io(std::io::ErrorKind::StorageFull.into()).into()),
+            Some(Fault::Panics) => panic!("made to panic"),
+        }
     }
 }
 
@@ -284,6 +311,13 @@ enum Haste {
 }
 
 impl Standing {
+    /// Leaves what is true of every batch.
+    fn take(&mut self) -> Pending {
+        let Batch { last_fence, now, .. } = self.pending.batch;
+        let batch = Batch { last_fence, now, ..Batch::default() };
+        mem::replace(&mut self.pending, Pending { batch, ..Pending::default() })
+    }
+
     /// Why the next batch is to be written, and how long after the last one.
     fn due(&self) -> (Haste, Duration) {
         let pending = &self.pending;
@@ -322,4 +356,26 @@ fn unsent(fence: Fence, run: &Run) -> Option<Flight> {
             lease: Duration::ZERO,
         })
     })
+}
+
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Full,
+    Panics,
+}
+
+#[cfg(test)]
+impl Journal {
+    /// As long as this is held, nothing is written.
+    pub(super) fn faults(&self) -> MutexGuard<'_, Option<Fault>> {
+        self.faults.next.lock().expect("nobody panics with it")
+    }
+
+    /// How many cells wait to be written.
+    pub(super) fn pending(&self) -> usize {
+        let state = self.lock();
+        let batch = &state.pending.batch;
+        batch.runs.len() + batch.scopes.len() + batch.generations.len()
+    }
 }

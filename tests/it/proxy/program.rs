@@ -25,6 +25,8 @@ pub(super) struct Program {
     child: Child,
     pub(super) address: SocketAddr,
     pub(super) admin: SocketAddr,
+    /// What it had to say before it listened.
+    pub(super) said: Vec<String>,
     _folder: TempDir,
 }
 
@@ -40,18 +42,17 @@ impl Program {
 
     /// With at most so many files open.
     pub(super) fn limited(typed: &Typed, files_max: Option<usize>) -> Self {
+        Self::under(typed, &files_max.map_or_else(|| ":".to_owned(), |max| format!("ulimit -n {max}")))
+    }
+
+    /// After a shell has done something to itself.
+    pub(super) fn under(typed: &Typed, shell: &str) -> Self {
         let folder = tempfile::tempdir().expect("there is a place for files");
         let path = folder.path().join("oncegate.toml");
         fs::write(&path, typed.text()).expect("the place is ours");
+        let mut command = Command::new("sh");
         let program = env!("CARGO_BIN_EXE_oncegate");
-        let mut command = match files_max {
-            None => Command::new(program),
-            Some(max) => {
-                let mut command = Command::new("sh");
-                command.arg("-c").arg(format!("ulimit -n {max}; exec \"$0\" \"$@\"")).arg(program);
-                command
-            }
-        };
+        command.arg("-c").arg(format!("{shell}; exec \"$0\" \"$@\"")).arg(program);
         command.arg("run").arg("--config").arg(&path).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
         let said = BufReader::new(child.stderr.take().expect("it was piped"));
@@ -62,9 +63,10 @@ impl Program {
                 let _ = sender.send(line);
             }
         });
-        let address = said_address(&lines, "oncegate: listening on ");
-        let admin = said_address(&lines, "oncegate: operators: http://");
-        Self { child, address, admin, _folder: folder }
+        let mut said = Vec::new();
+        let address = said_address(&lines, "oncegate: listening on ", &mut said);
+        let admin = said_address(&lines, "oncegate: operators: http://", &mut said);
+        Self { child, address, admin, said, _folder: folder }
     }
 
     pub(super) fn client(&self) -> Wire {
@@ -85,6 +87,19 @@ impl Program {
 
     pub(super) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_none()
+    }
+
+    /// Ends it as a lost machine does: it can do nothing more.
+    pub(super) fn kill(mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Changes a limit while it runs.
+    pub(super) fn set_limit(&self, limit: &str) {
+        let pid = self.child.id().to_string();
+        let set = Command::new("prlimit").args(["--pid", &pid, limit]).status();
+        assert!(set.expect("there is a prlimit").success());
     }
 
     /// Waits for its end and gives the exit code.
@@ -137,8 +152,7 @@ impl Drop for Program {
     }
 }
 
-fn said_address(lines: &Receiver<String>, before: &str) -> SocketAddr {
-    let mut said = Vec::new();
+fn said_address(lines: &Receiver<String>, before: &str, said: &mut Vec<String>) -> SocketAddr {
     while let Ok(line) = lines.recv_timeout(WAIT_MAX) {
         if let Some(rest) = line.strip_prefix(before) {
             let address = rest.split(['/', ' ']).next().expect("there is a first part");

@@ -8,6 +8,7 @@
 pub(crate) mod answers;
 pub(crate) mod leading;
 pub(crate) mod operator;
+pub(crate) mod restored;
 pub(crate) mod waiting;
 
 use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
@@ -25,11 +26,11 @@ use smallvec::smallvec;
 use tokio::sync::oneshot::error::TryRecvError;
 
 /// Longer than any test takes.
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 /// Ends while a test waits for [`OVER`].
-const SHORT: Duration = Duration::from_millis(150);
+pub(crate) const SHORT: Duration = Duration::from_millis(150);
 /// Longer than [`SHORT`], with what a timer and a slow machine may add.
-const OVER: Duration = Duration::from_millis(400);
+pub(crate) const OVER: Duration = Duration::from_millis(400);
 /// How long somebody is watched who is not to be woken.
 const WATCHED: Duration = Duration::from_millis(60);
 /// No wake-up takes this long.
@@ -114,6 +115,11 @@ macro_rules! conforms {
                 whoever_waits_for_a_resolved_order_is_woken
                 records_are_forgotten_by_their_lane_and_flights_are_not
             ],
+            restored: [
+                a_flight_that_is_written_back_flies_on_under_its_fence
+                a_doubt_and_a_record_that_are_written_back_are_what_they_were
+                what_is_written_back_changes_nothing_where_something_else_stands
+            ],
         }
     };
     (@ $stand:ty, $test:meta, $($theme:ident: [$($promise:ident)*],)*) => {
@@ -129,12 +135,12 @@ macro_rules! conforms {
 }
 pub(crate) use conforms;
 
-fn key(name: &str) -> Key {
+pub(crate) fn key(name: &str) -> Key {
     Key(*blake3::hash(name.as_bytes()).as_bytes())
 }
 
 /// A request of an order, asked for by an owner, with a lease and a hold that outlast the test.
-fn ask(owner: u128, request: &str, order: &str) -> Ask {
+pub(crate) fn ask(owner: u128, request: &str, order: &str) -> Ask {
     Ask {
         owner: Owner(owner),
         lanes: smallvec![key(order)],
@@ -160,7 +166,7 @@ fn sorted(names: &[&str]) -> smallvec::SmallVec<[Key; 1]> {
 }
 
 /// An answer with a bit of everything: a repeated header whose order matters, bytes that are no text.
-fn record(fence: Fence, text: &str) -> Arc<Record> {
+pub(crate) fn record(fence: Fence, text: &str) -> Arc<Record> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(LOCATION, HeaderValue::from_static("/order/1001"));
@@ -177,54 +183,54 @@ fn record(fence: Fence, text: &str) -> Arc<Record> {
     })
 }
 
-fn done(hold: &Hold, text: &str) -> Ending {
+pub(crate) fn done(hold: &Hold, text: &str) -> Ending {
     Ending::Done { record: record(hold.fence, text), unseen: LONG, seen: LONG }
 }
 
-fn failed(hold: &Hold) -> Ending {
+pub(crate) fn failed(hold: &Hold) -> Ending {
     Ending::Failed { answer: record(hold.fence, "declined") }
 }
 
-async fn claim(store: &dyn Store, ask: &Ask) -> Claimed {
+pub(crate) async fn claim(store: &dyn Store, ask: &Ask) -> Claimed {
     store.claim(ask).await.expect("the store is up")
 }
 
-async fn lead(store: &dyn Store, ask: &Ask) -> Hold {
+pub(crate) async fn lead(store: &dyn Store, ask: &Ask) -> Hold {
     match claim(store, ask).await {
         Claimed::Lead(hold) => hold,
         other => panic!("expected to lead, got {other:?}"),
     }
 }
 
-async fn follow(store: &dyn Store, ask: &Ask) -> (Fence, Wake) {
+pub(crate) async fn follow(store: &dyn Store, ask: &Ask) -> (Fence, Wake) {
     match claim(store, ask).await {
         Claimed::Follow { fence, wake } => (fence, wake),
         other => panic!("expected to follow, got {other:?}"),
     }
 }
 
-async fn queue(store: &dyn Store, ask: &Ask) -> Wake {
+pub(crate) async fn queue(store: &dyn Store, ask: &Ask) -> Wake {
     match claim(store, ask).await {
         Claimed::Queue { wake, .. } => wake,
         other => panic!("expected to queue, got {other:?}"),
     }
 }
 
-async fn replay(store: &dyn Store, ask: &Ask) -> Arc<Record> {
+pub(crate) async fn replay(store: &dyn Store, ask: &Ask) -> Arc<Record> {
     match claim(store, ask).await {
         Claimed::Replay(record) => record,
         other => panic!("expected a replay, got {other:?}"),
     }
 }
 
-async fn doubt(store: &dyn Store, ask: &Ask) -> (Duration, Duration) {
+pub(crate) async fn doubt(store: &dyn Store, ask: &Ask) -> (Duration, Duration) {
     match claim(store, ask).await {
         Claimed::InDoubt { age, remaining } => (age, remaining),
         other => panic!("expected a doubt, got {other:?}"),
     }
 }
 
-async fn settle(store: &dyn Store, hold: &Hold, ending: Ending) -> Settled {
+pub(crate) async fn settle(store: &dyn Store, hold: &Hold, ending: Ending) -> Settled {
     store.settle(hold, ending).await.expect("the store is up")
 }
 
@@ -244,7 +250,7 @@ async fn together<T>(mut calls: Vec<Reply<'_, T>>) -> Vec<Result<T, StoreError>>
 }
 
 /// What a wake-up says. A dropped sender says "look again".
-async fn woken(wake: Wake) -> Woken {
+pub(crate) async fn woken(wake: Wake) -> Woken {
     let woken = tokio::time::timeout(WOKEN_WITHIN, wake).await.expect("nobody waits for ever");
     woken.unwrap_or(Woken::Again)
 }

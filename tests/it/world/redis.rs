@@ -3,8 +3,10 @@
 //! The unit tests of the store read this file too, so it names nothing of the crate.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -18,20 +20,56 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct RedisServer {
     child: Child,
     pub(crate) port: u16,
+    /// Where the nodes of a Cluster talk to each other.
+    pub(crate) bus_port: u16,
     folder: TempDir,
-    settings: Vec<String>,
+    arguments: Vec<String>,
 }
 
 impl RedisServer {
-    /// Persists nothing, but for what the arguments say: `["--maxmemory", "1mb"]`.
+    /// Persists nothing, but for what the settings say: `["--maxmemory", "1mb"]`.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        Self::start_with(|_, port, _| {
+            let port = port.to_string();
+            let plain = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port];
+            plain.iter().chain(settings).map(|&argument| argument.to_owned()).collect()
+        })
+    }
+
+    /// A node of a Cluster, which knows no other yet.
+    pub(crate) fn start_node() -> Self {
+        Self::start_with(|_, port, bus_port| {
+            format!(
+                "--bind 127.0.0.1 --save  --appendonly no --port {port} --cluster-enabled yes --cluster-port {bus_port} \
+                 --cluster-node-timeout 2000"
+            )
+            .split(' ')
+            .map(str::to_owned)
+            .collect()
+        })
+    }
+
+    /// A Sentinel that watches the primary on this port, and decides alone and soon.
+    pub(crate) fn start_sentinel(master: &str, primary: u16) -> Self {
+        Self::start_with(|folder, port, _| {
+            let file = folder.join("sentinel.conf");
+            let text = format!(
+                "bind 127.0.0.1\nport {port}\nsentinel monitor {master} 127.0.0.1 {primary} 1\n\
+                 sentinel down-after-milliseconds {master} 500\nsentinel failover-timeout {master} 2000\n"
+            );
+            fs::write(&file, text).expect("its settings");
+            vec![file.to_string_lossy().into_owned(), "--sentinel".to_owned()]
+        })
+    }
+
+    fn start_with(arguments: impl Fn(&Path, u16, u16) -> Vec<String>) -> Self {
         // Another process may take the port first; then the server ends at once, and another port is tried.
         for _ in 0..10 {
             let folder = tempfile::tempdir().expect("a folder for the server");
-            let port = free_port();
-            let child = spawn(port, &folder, &settings);
-            let mut server = Self { child, port, folder, settings: settings.clone() };
+            let (port, bus_port) = (free_port(), free_port());
+            let arguments = arguments(folder.path(), port, bus_port);
+            let child = spawn(&folder, &arguments);
+            let mut server = Self { child, port, bus_port, folder, arguments };
             if server.has_begun() {
                 return server;
             }
@@ -56,7 +94,7 @@ impl RedisServer {
 
     /// On the same port, with whatever its folder has kept.
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(self.port, &self.folder, &self.settings);
+        self.child = spawn(&self.folder, &self.arguments);
         assert!(self.has_begun(), "it starts again");
     }
 
@@ -89,10 +127,9 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(port: u16, folder: &TempDir, settings: &[String]) -> Child {
+fn spawn(folder: &TempDir, arguments: &[String]) -> Child {
     Command::new("redis-server")
-        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()])
-        .args(settings)
+        .args(arguments)
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -109,7 +146,9 @@ fn free_port() -> u16 {
 fn send(port: u16, command: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
+    stream.write_all(format!("{command}\r\n").as_bytes()).ok()?;
+    // It closes too, once it has answered. A Sentinel knows no QUIT.
+    stream.shutdown(Shutdown::Write).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)

@@ -148,8 +148,8 @@ fn shown_run(run: &Run) -> String {
         InDoubtPolicy::Hold(length) => length.as_millis().to_string(),
         InDoubtPolicy::Retry => "-".to_owned(),
     };
-    let one = |key: Option<Key>| key.map(|key| hex(&key.0)).unwrap_or_default();
-    let all = |keys: &[Key]| keys.iter().map(|key| hex(&key.0)).collect::<String>();
+    let all = |keys: &[Key]| hex(&keys.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
+    let one = |key: Option<Key>| all(key.as_slice());
     format!(
         "owner {} lanes {} fingerprint {} scope {} body {} generations {} hold {hold} {state} {} to {} seen {}",
         hex(&run.owner.0.to_be_bytes()),
@@ -223,9 +223,15 @@ fn sorted(mut parts: Vec<String>) -> String {
     parts.join(" ")
 }
 
+/// How many bytes there are, and enough of each key among them to tell it from the others.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("text");
-        text
-    })
+    let mut text = bytes.len().to_string();
+    for key in bytes.chunks(32) {
+        let mut number = 0_u64;
+        for byte in key.iter().take(7).chain(key.last()) {
+            number = number << 8 | u64::from(*byte);
+        }
+        write!(text, ":{number:x}").expect("text");
+    }
+    text
 }
