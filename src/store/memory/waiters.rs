@@ -7,8 +7,7 @@ use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use tokio::sync::oneshot::{self, Sender};
 
-use super::hash::Short;
-use crate::store::{Fence, Key, Wake, Woken};
+use crate::store::{Fence, Key, Wake, Woken, hash::Short};
 
 /// How many may wait in all. Routes bound their followers and lanes far lower; this bounds their sum.
 const WAITERS_MAX: usize = 1 << 20;
@@ -89,6 +88,9 @@ impl Waiters {
 
     /// Takes those who wait for the end of this flight, to be woken outside the lock.
     pub(super) fn disperse(&mut self, fingerprint: Key, fence: Fence) -> Option<Gathering> {
+        if self.fingerprints.is_empty() {
+            return None;
+        }
         let Entry::Occupied(entry) = self.fingerprints.entry(fingerprint) else {
             return None;
         };
@@ -102,6 +104,9 @@ impl Waiters {
 
     /// Wakes the first who is still there.
     pub(super) fn wake_next(&mut self, lane: Key) {
+        if self.lanes.is_empty() {
+            return;
+        }
         let Entry::Occupied(mut entry) = self.lanes.entry(lane) else {
             return;
         };
@@ -123,6 +128,9 @@ impl Waiters {
 
     /// Wakes those in a lane who wait with this request; the order of the others stays.
     pub(super) fn wake_same(&mut self, lane: Key, fingerprint: Key) {
+        if self.lanes.is_empty() {
+            return;
+        }
         let Entry::Occupied(mut entry) = self.lanes.entry(lane) else {
             return;
         };
