@@ -8,7 +8,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    task::{Context, Poll, Waker},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -173,7 +172,7 @@ enum Trust {
 
 impl Store for Wire {
     fn claim<'a>(&'a self, ask: &'a Ask) -> Reply<'a, Claimed> {
-        Box::pin(self.pass(StoreOp::Claim, Trust::Epoch, |memory| {
+        Reply::later(self.pass(StoreOp::Claim, Trust::Epoch, |memory| {
             // Shared stores give out fences by their clock.
             memory.raise_fences(clock());
             at_once(memory.claim(ask))
@@ -181,39 +180,39 @@ impl Store for Wire {
     }
 
     fn renew<'a>(&'a self, hold: &'a Hold) -> Reply<'a, Renewed> {
-        Box::pin(self.pass(StoreOp::Renew, Trust::Epoch, |memory| at_once(memory.renew(hold))))
+        Reply::later(self.pass(StoreOp::Renew, Trust::Epoch, |memory| at_once(memory.renew(hold))))
     }
 
     fn settle<'a>(&'a self, hold: &'a Hold, ending: Ending) -> Reply<'a, Settled> {
-        Box::pin(self.pass(StoreOp::Settle, Trust::Epoch, |memory| at_once(memory.settle(hold, ending))))
+        Reply::later(self.pass(StoreOp::Settle, Trust::Epoch, |memory| at_once(memory.settle(hold, ending))))
     }
 
     fn abandon<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Box::pin(self.pass(StoreOp::Abandon, Trust::Epoch, |memory| at_once(memory.abandon(hold))))
+        Reply::later(self.pass(StoreOp::Abandon, Trust::Epoch, |memory| at_once(memory.abandon(hold))))
     }
 
     fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Box::pin(self.pass(StoreOp::Delivered, Trust::Epoch, |memory| at_once(memory.delivered(hold))))
+        Reply::later(self.pass(StoreOp::Delivered, Trust::Epoch, |memory| at_once(memory.delivered(hold))))
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
-        Box::pin(self.pass(StoreOp::Generation, Trust::Epoch, move |memory| {
+        Reply::later(self.pass(StoreOp::Generation, Trust::Epoch, move |memory| {
             at_once(memory.begin_generation(identity))
         }))
     }
 
     fn restore_generation(&self, identity: Key, began: Fence) -> Reply<'_, ()> {
-        Box::pin(self.pass(StoreOp::Generation, Trust::Any, move |memory| {
+        Reply::later(self.pass(StoreOp::Generation, Trust::Any, move |memory| {
             at_once(memory.restore_generation(identity, began))
         }))
     }
 
     fn inspect(&self, lane: Key) -> Reply<'_, LaneView> {
-        Box::pin(self.pass(StoreOp::Inspect, Trust::Epoch, move |memory| at_once(memory.inspect(lane))))
+        Reply::later(self.pass(StoreOp::Inspect, Trust::Epoch, move |memory| at_once(memory.inspect(lane))))
     }
 
     fn resolve(&self, lane: Key, resolution: Resolution) -> Reply<'_, Resolved> {
-        Box::pin(
+        Reply::later(
             self.pass(StoreOp::Resolve, Trust::Epoch, move |memory| {
                 at_once(memory.resolve(lane, resolution))
             }),
@@ -221,15 +220,15 @@ impl Store for Wire {
     }
 
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
-        Box::pin(self.pass(StoreOp::Forget, Trust::Epoch, move |memory| at_once(memory.forget(lane))))
+        Reply::later(self.pass(StoreOp::Forget, Trust::Epoch, move |memory| at_once(memory.forget(lane))))
     }
 
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
-        Box::pin(self.pass(StoreOp::Restore, Trust::Any, |memory| at_once(memory.restore(restored))))
+        Reply::later(self.pass(StoreOp::Restore, Trust::Any, |memory| at_once(memory.restore(restored))))
     }
 
     fn epoch(&self) -> Reply<'_, Epoch> {
-        Box::pin(self.pass(StoreOp::Epoch, Trust::Any, |_| Ok(self.remote.epoch())))
+        Reply::later(self.pass(StoreOp::Epoch, Trust::Any, |_| Ok(self.remote.epoch())))
     }
 
     fn adopt_epoch(&self, epoch: Epoch) {
@@ -238,11 +237,8 @@ impl Store for Wire {
 }
 
 /// The memory store acts when it is called.
-fn at_once<T>(mut reply: Reply<'_, T>) -> Result<T, StoreError> {
-    match reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => panic!("the memory store waits for nothing"),
-    }
+fn at_once<T>(reply: Reply<'_, T>) -> Result<T, StoreError> {
+    reply.at_once().unwrap_or_else(|_| panic!("the memory store waits for nothing"))
 }
 
 fn clock() -> Fence {
