@@ -6,7 +6,10 @@ use std::{
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Mutex,
+        mpsc::{self, Receiver},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -27,12 +30,15 @@ pub(super) struct Program {
     pub(super) admin: SocketAddr,
     /// What it had to say before it listened.
     pub(super) said: Vec<String>,
+    /// Its standard error since, by lines.
+    lines: Mutex<Receiver<String>>,
     _folder: TempDir,
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum Signal {
     Terminate,
+    Hangup,
 }
 
 impl Program {
@@ -66,7 +72,7 @@ impl Program {
         let mut said = Vec::new();
         let address = said_address(&lines, "oncegate: listening on ", &mut said);
         let admin = said_address(&lines, "oncegate: operators: http://", &mut said);
-        Self { child, address, admin, said, _folder: folder }
+        Self { child, address, admin, said, lines: Mutex::new(lines), _folder: folder }
     }
 
     pub(super) fn client(&self) -> Wire {
@@ -80,9 +86,16 @@ impl Program {
     pub(super) fn signal(&self, signal: Signal) {
         let name = match signal {
             Signal::Terminate => "-TERM",
+            Signal::Hangup => "-HUP",
         };
         let sent = Command::new("kill").arg(name).arg(self.child.id().to_string()).status();
         assert!(sent.expect("there is a kill").success());
+    }
+
+    /// Waits until it says a line that begins so.
+    pub(super) fn says(&self, begin: &str) {
+        let lines = self.lines.lock().expect("nobody panics with it");
+        while !lines.recv_timeout(WAIT_MAX).expect("it says so").starts_with(begin) {}
     }
 
     pub(super) fn is_running(&mut self) -> bool {

@@ -231,7 +231,7 @@ fn a_damaged_store_is_set_aside_as_it_is_and_told_of_and_the_shop_goes_on() {
     let (shop, folder) = (Shop::counts(), tempfile::tempdir().unwrap());
     let typed = on_disk(&shop, folder.path());
     let gate = Program::start(&typed);
-    assert!(gate.said.is_empty(), "{:?}", gate.said);
+    assert!(!gate.said.iter().any(|line| line.contains("store")), "{:?}", gate.said);
     gate.client().ask(order("1001", "a teapot"));
     gate.kill();
     let file = folder.path().join("store.redb");
