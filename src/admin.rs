@@ -69,6 +69,7 @@ pub struct Token(blake3::Hash);
 pub struct AdminState {
     stage: AtomicU8,
     blockers: Mutex<Vec<&'static str>>,
+    notes: Mutex<Vec<&'static str>>,
     metrics: Arc<Metrics>,
     log: Arc<Log>,
     token: Option<Token>,
@@ -93,7 +94,8 @@ impl AdminState {
     pub fn new(metrics: Arc<Metrics>, log: Arc<Log>, token: Option<Token>, name: Option<String>) -> Self {
         let stage = AtomicU8::new(Stage::Starting as u8);
         let name = name.map(|name| name.to_ascii_lowercase());
-        Self { stage, blockers: Mutex::new(Vec::new()), metrics, log, token, name }
+        let (blockers, notes) = (Mutex::default(), Mutex::default());
+        Self { stage, blockers, notes, metrics, log, token, name }
     }
 
     pub fn set_stage(&self, stage: Stage) {
@@ -111,6 +113,25 @@ impl AdminState {
     /// The reason has passed.
     pub fn unblock(&self, reason: &'static str) {
         self.blockers.lock().unwrap_or_else(PoisonError::into_inner).retain(|one| *one != reason);
+    }
+
+    /// From now on ready with this restriction.
+    pub fn note(&self, what: &'static str) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notes.contains(&what) && notes.len() < REASONS_MAX {
+            notes.push(what);
+        }
+    }
+
+    /// The restriction has passed.
+    pub fn unnote(&self, what: &'static str) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).retain(|one| *one != what);
+    }
+
+    /// With which restrictions the process is ready.
+    #[must_use]
+    pub fn notes(&self) -> Vec<&'static str> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why the process is not ready; empty where it is.
@@ -225,7 +246,12 @@ enum May {
 fn ready(state: &AdminState, may: May) -> Response<Bytes> {
     let reasons = state.reasons();
     if reasons.is_empty() {
-        return plain(StatusCode::OK, "ready\n");
+        // Whether this process gets requests is not changed by it; who looks shall see it all the same.
+        let notes = if may == May::Look { state.notes() } else { Vec::new() };
+        return match notes.as_slice() {
+            [] => plain(StatusCode::OK, "ready\n"),
+            notes => plain(StatusCode::OK, format!("ready, {}\n", notes.join(", "))),
+        };
     }
     if may == May::NotLook {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n");

@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
-    store::{Fence, Hold, InDoubtPolicy, Judged, Key, Owner, Record, Store, StoreError},
+    store::{Fence, Hold, InDoubtPolicy, Judged, Key, OnStoreDown, Owner, Record, Store, StoreError},
 };
 
 pub use flight::{Boarding, Joined, Role};
@@ -39,6 +39,7 @@ pub struct Demand {
     pub generations: SmallVec<[Key; 1]>,
     pub boarding: Boarding,
     pub in_doubt: InDoubtPolicy,
+    pub on_store_down: OnStoreDown,
     pub followers_max: usize,
     pub lane_depth_max: usize,
 }

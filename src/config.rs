@@ -11,7 +11,7 @@ use crate::{
     answer::judge::DoneWhen,
     request::{Rules, Secret, source::Source},
     route::matcher::Matcher,
-    store::InDoubtPolicy,
+    store::{InDoubtPolicy, OnStoreDown},
 };
 
 mod check;
@@ -62,14 +62,42 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// The memory store.
+/// Where claims and records live.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreKind {
+    /// In this process; a restart forgets.
+    Memory,
+    /// In this process and in a folder of this machine, which survives a restart.
+    File { path: PathBuf },
+    /// In a Redis that all replicas share.
+    Redis(RedisStore),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisStore {
+    pub address: crate::store::redis::Address,
+    pub namespace: String,
+    /// How many replicas of Redis must have a claim before it counts.
+    pub wait_replicas: u32,
+}
+
+/// The address may hold a password, and is never printed.
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
 #[derive(Clone)]
 pub struct Store {
+    pub kind: StoreKind,
     /// How long a right to send lasts without being renewed.
     pub lease: Duration,
     /// How long a call of the store may take.
     pub deadline: Duration,
-    /// What fingerprints are keyed with; `None`: one is made at start.
+    /// What routes do that do not say otherwise. Only a store that is shared can be down while this process goes on.
+    pub on_store_down: OnStoreDown,
+    /// What fingerprints are keyed with; `None`: one is made, and kept where the store is.
     pub secret: Option<Secret>,
     pub records_bytes_max: usize,
     /// Flights, lanes and orders in doubt that live at a time.
@@ -154,6 +182,7 @@ pub struct Guard {
     pub lane_depth_max: usize,
     pub on_no_key: OnNoKey,
     pub in_doubt: InDoubtPolicy,
+    pub on_store_down: OnStoreDown,
     pub send_idempotency_key: SendKey,
     /// Bytes of a request's body, as it comes.
     pub body_max: usize,

@@ -34,7 +34,7 @@ use crate::{
     config::{Enforce, Guard, Mode, OnNoKey, SendKey},
     ops::words::{Phase, Reason},
     request::{self, IdentityRead, Reading, Unread},
-    store::Judged,
+    store::{Judged, Standing},
     upstream::ToShop,
 };
 use alarm::Nap;
@@ -173,7 +173,11 @@ async fn guarded(
             report.boarded(ticket.role());
             let waited = wait(core, &mut ticket, &front, (arrived, guard.wait_max)).await;
             report.server(front.server());
-            came(core, id, &reading, guard, (&ticket, share), waited, report)
+            let mut response = came(core, id, &reading, guard, (&ticket, share), waited, report);
+            if core.gate.claims.store.standing() != Standing::Up {
+                replay::decorate_alone(response.headers_mut());
+            }
+            response
         }
         Part::FollowersFull => {
             report.refuse(&Refusal::FollowersFull { retry_after: TRY_AGAIN }, Phase::Follow)
@@ -233,6 +237,7 @@ fn demand(
             Mode::Signal => Boarding::UntilSent,
         },
         in_doubt: guard.in_doubt,
+        on_store_down: guard.on_store_down,
         followers_max: guard.followers_max,
         lane_depth_max: guard.lane_depth_max,
     }

@@ -10,8 +10,9 @@
 //!   claims in the store, has the request sent once (by `gate/lead.rs`), settles and tells everybody.
 //! * [`upstream`]: the shop's side; sends at most once.
 //! * [`answer`]: what came back, what is kept, what is given, and what oncegate answers itself.
-//! * [`store`]: what all replicas agree on. Today there is the memory store, and so one replica. The record machine is
-//!   in `store/machine.rs`, beside the store that runs it, so that imports point one way only.
+//! * [`store`]: what all replicas agree on. In memory, in memory with a journal on a disk, or in a Redis that replicas
+//!   share, with this replica's own memory standing by while it is away (`store/standby.rs`). The record machine is in
+//!   `store/machine.rs`, beside the stores that run it, so that imports point one way only.
 //!
 //! Around them:
 //!

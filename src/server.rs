@@ -3,6 +3,11 @@
 //! The control runtime lives here: signals are somebody else's, but the store's ticking, the operators' listener, the
 //! acceptor and the drain run on it. No request does.
 
+mod counting;
+mod local;
+mod shared;
+mod stores;
+
 use std::{
     fs, io,
     net::TcpListener as StdTcpListener,
@@ -23,10 +28,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::local::memory;
+use self::{counting::Counting, local::Seen, stores::Stores};
 use crate::{
     admin::{self, AdminState, Stage},
-    claim::{Claims, LostCause, Observer},
-    config::{Accept, Address, Config, Format, Level},
+    claim::Claims,
+    config::{Accept, Address, Config, Format, Level, StoreKind},
     edge::{
         accept::{self, Binding, Listener},
         cores::{Cores, Stop, Threads},
@@ -38,13 +45,11 @@ use crate::{
     ops::{
         log::{self, Log},
         metrics::{Metrics, Names},
-        words::{ClaimOutcome, DoubtCause, DroppedEarly, StoreCause, StoreOp},
+        words::DroppedEarly,
     },
     request::Secret,
-    store::{
-        Hold, Key, Store, StoreError,
-        memory::{Memory, MemoryLimits, Stats},
-    },
+    store::redis::Finding,
+    store::{Store, StoreError, file::OpenError, memory::Stats},
 };
 
 /// How long the log may take to write its last lines.
@@ -54,6 +59,16 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 pub enum StartError {
     #[error("cannot listen on {address}: {source}{hint}")]
     Bind { address: String, source: io::Error, hint: &'static str },
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(
+        "the store does not answer, and there is no `secret` in [store]: without the one that is kept there, this replica \
+         would name every order otherwise than the others do ({source}); start it once the store is up, or give all \
+         replicas the same `secret`"
+    )]
+    NoSecret { source: StoreError },
+    #[error("the store is unfit: {finding}")]
+    Unfit { finding: Finding },
     #[error("cannot start a thread or runtime: {0}")]
     Runtime(#[from] io::Error),
 }
@@ -78,6 +93,9 @@ pub struct Server {
     admin: Arc<AdminState>,
     threads: Threads,
     control: thread::JoinHandle<()>,
+    store: Stores,
+    /// What an operator should read before anything else: it is in the log too.
+    pub notices: Vec<String>,
     /// Where it listens, in the order of the configuration.
     pub addresses: Vec<String>,
     pub admin_address: Option<String>,
@@ -103,20 +121,21 @@ enum Socket {
 
 impl Server {
     /// Binds everything, then serves. Nothing is left behind where it fails.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(mut config: Config) -> Result<Self, StartError> {
         let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } =
             bind_all(&config)?;
         let token = config.admin.as_ref().and_then(|admin| admin.token.as_ref());
         let token = token.map(|token| admin::Token::new(token.expose()));
-        let store = Arc::new(memory(&config));
-        let gate = assemble(config, Arc::clone(&store) as Arc<dyn Store>, io::stdout())?;
+        let (store, notices) = Stores::open(&mut config)?;
+        let gate = assemble(config, store.seam(), io::stdout())?;
+        notices.log(&gate.log);
         let admin = Arc::new(AdminState::new(Arc::clone(&gate.metrics), Arc::clone(&gate.log), token, None));
         let stop = Stop::default();
         let (cores, threads) = Cores::start(&gate, &stop, owned)?;
         let (accepting, admin_stop) = (CancellationToken::new(), CancellationToken::new());
         let control = Control {
             gate: Arc::clone(&gate),
-            store,
+            store: store.clone(),
             cores,
             accepting: accepting.clone(),
             admin_stop: admin_stop.clone(),
@@ -138,6 +157,8 @@ impl Server {
             admin,
             threads,
             control,
+            store,
+            notices: notices.into_texts(),
             addresses,
             admin_address,
             sockets,
@@ -180,6 +201,7 @@ impl Server {
         self.admin_stop.cancel();
         // A control thread that panicked has nothing left to do here.
         let _ = self.control.join();
+        self.store.close();
         for path in &self.sockets {
             let _ = fs::remove_file(path);
         }
@@ -195,15 +217,6 @@ impl Server {
     }
 }
 
-/// The memory store that a configuration asks for. Somebody has to call [`Memory::tick`].
-#[must_use]
-pub fn memory(config: &Config) -> Memory {
-    Memory::new(MemoryLimits {
-        records_bytes_max: config.store.records_bytes_max,
-        states_max: config.store.states_max,
-    })
-}
-
 /// Everything that answers requests, without a thread or a socket of its own except that of the log: what
 /// [`Server::start`] serves from, and what tests serve from over any byte stream.
 ///
@@ -217,7 +230,7 @@ pub fn assemble(
     let metrics = Arc::new(metrics(&config));
     let log = Arc::new(open_log(&config, log_to, metrics.log_lines_dropped.clone())?);
     let observer = Arc::new(Counting { metrics: Arc::clone(&metrics), log: Arc::clone(&log) });
-    let claims = Claims::new(store, config.store.lease, config.store.deadline, rand::random(), observer);
+    let claims = Claims::new(store, config.store.lease, patience(&config), rand::random(), observer);
     Ok(Arc::new(Gate {
         secret: config.store.secret.clone().unwrap_or_else(Secret::random),
         claims,
@@ -231,6 +244,14 @@ pub fn assemble(
         replica: format!("{:08x}", rand::random::<u32>()),
         config,
     }))
+}
+
+/// A shared store keeps the deadline itself, and what is done without it needs none: this one is only the net under it.
+fn patience(config: &Config) -> Duration {
+    match config.store.kind {
+        StoreKind::Memory | StoreKind::File { .. } => config.store.deadline,
+        StoreKind::Redis(_) => config.store.deadline * 2,
+    }
 }
 
 fn bind_all(config: &Config) -> Result<Bound, StartError> {
@@ -334,7 +355,7 @@ fn open_log(config: &Config, to: impl io::Write + Send + 'static, dropped: Count
 /// The control thread.
 struct Control {
     gate: Arc<Gate>,
-    store: Arc<Memory>,
+    store: Stores,
     cores: Cores,
     accepting: CancellationToken,
     admin_stop: CancellationToken,
@@ -367,8 +388,9 @@ impl Control {
         if ready.send(started).is_err() {
             return;
         }
+        self.store.begin(&self.gate, &self.admin);
         let mut interval = tokio::time::interval(TICK);
-        let mut before = Stats::default();
+        let mut before = (Stats::default(), Seen::default());
         loop {
             tokio::select! {
                 _ = interval.tick() => self.tick(&mut before),
@@ -407,7 +429,7 @@ impl Control {
         Ok(())
     }
 
-    fn tick(&self, before: &mut Stats) {
+    fn tick(&self, (before, health): &mut (Stats, Seen)) {
         self.store.tick();
         self.gate.observation.tick();
         let (metrics, stats) = (&self.gate.metrics, self.store.stats());
@@ -419,7 +441,9 @@ impl Control {
         metrics.buffer_bytes.set(count(self.gate.buffers.used()));
         metrics.records.set(count(stats.records));
         metrics.record_bytes.set(count(stats.record_bytes));
-        metrics.store_up.set(1);
+        if let Stores::Local(local) = &self.store {
+            health.look(local, &self.gate, &self.admin);
+        }
         let grown = |now: u64, then: u64| now.saturating_sub(then);
         metrics.dropped_early(
             DroppedEarly::Body,
@@ -430,53 +454,5 @@ impl Control {
             grown(stats.records_dropped_early, before.records_dropped_early),
         );
         *before = stats;
-    }
-}
-
-/// Counts what flights tell of.
-struct Counting {
-    metrics: Arc<Metrics>,
-    log: Arc<Log>,
-}
-
-impl Observer for Counting {
-    fn claimed(&self, outcome: ClaimOutcome, took: Duration) {
-        self.metrics.claim(outcome, took);
-    }
-
-    fn queued(&self, took: Duration) {
-        self.metrics.lane_wait_seconds.observe(took.as_secs_f64());
-    }
-
-    fn lease_lost(&self) {
-        self.metrics.leases_lost.inc();
-        self.log.event(log::Level::Warn, "lease-lost", &[]);
-    }
-
-    fn late_answer(&self) {
-        self.metrics.late_answers.inc();
-    }
-
-    fn in_doubt(&self, route: usize, cause: LostCause, hold: &Hold) {
-        let cause = match cause {
-            LostCause::Reset => DoubtCause::Reset,
-            LostCause::Truncated => DoubtCause::Truncated,
-            LostCause::Timeout => DoubtCause::Timeout,
-        };
-        self.metrics.route(route).in_doubt(cause);
-        let (fence, lane) =
-            (hold.fence.0.to_string(), hold.lanes.first().map(Key::short).unwrap_or_default());
-        let fingerprint = hold.fingerprint.as_ref().map(Key::short).unwrap_or_default();
-        let fields =
-            [("cause", cause.as_str()), ("fence", &fence), ("fingerprint", &fingerprint), ("lane", &lane)];
-        self.log.event(log::Level::Warn, "in-doubt", &fields);
-    }
-
-    fn store_error(&self, operation: StoreOp, error: &StoreError) {
-        let cause = match error {
-            StoreError::Deadline => StoreCause::Deadline,
-            StoreError::Down(_) => StoreCause::Down,
-        };
-        self.metrics.store_error(operation, cause);
     }
 }

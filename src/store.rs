@@ -2,12 +2,17 @@
 //!
 //! [`Store`] is the seam behind which the memory store stands today and the others stand later. It is
 //! asynchronous, it takes lane and fingerprint in one call, and it speaks of leases and fences. A call that fails
-//! may have been carried out: every claim carries an owner token and may be asked again with the same token.
+//! may have been carried out: every claim carries an owner token and may be asked again with the same token. A
+//! store may also forget (restarted empty, restored from an old copy): [`Epoch`] tells, [`Store::restore`] mends.
 //! Nothing here sends a request, reads a request, or knows what HTTP is beyond a kept answer.
 
+pub mod file;
 pub mod hash;
 pub mod machine;
 pub mod memory;
+pub mod redis;
+pub mod standby;
+mod waiters;
 
 use std::{
     fmt,
@@ -22,6 +27,8 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
+
+pub use self::machine::cells::Delivery;
 
 /// A keyed digest that names a lane, a fingerprint, a scope or an identity. It cannot be guessed back to a person.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,15 +56,25 @@ impl fmt::Debug for Key {
 }
 
 /// The number of a lease. Of two leases on one lane or one fingerprint, the later has the higher fence.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+///
+/// Fences rise across a store that forgot as well, so that whoever compares them (a shop, a follower, a record) is
+/// never told that the older one is newer: a shared store gives out the microseconds of its clock or the last fence
+/// and one, whichever is higher, and a process raises its own store above all it has seen before it goes on alone
+/// ([`memory::Memory::raise_fences`]). 2^53 microseconds last until the year 2255.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
 pub struct Fence(pub u64);
 
 /// A random token that makes a claim idempotent: asked again with the same token it gives the same answer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Owner(pub u128);
 
+/// Which memory a store has. It changes when the store has forgotten what it was told: it was restarted empty, flushed,
+/// restored from an old copy, or is a replica that never had it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Epoch(pub u128);
+
 /// Milliseconds on the store's own clock, the only clock that leases, holds and records are measured by.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Millis(pub u64);
 
 /// Which running flight of the same fingerprint an exchange may follow.
@@ -98,6 +115,24 @@ pub struct Ask {
     pub may: May,
     pub lease: Duration,
     pub in_doubt: InDoubtPolicy,
+}
+
+/// What is done with guarded requests while the store that all replicas share cannot be asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnStoreDown {
+    /// This replica goes on alone: it keeps its own requests apart, not those of the others.
+    Local,
+    Refuse,
+}
+
+/// How a store stands now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    Up,
+    /// It cannot be asked.
+    Down,
+    /// It answers and has forgotten; what may still run is waited for.
+    Forgot,
 }
 
 /// What a claim came to.
@@ -142,6 +177,26 @@ pub struct Hold {
     pub fingerprint: Option<Key>,
     pub scope: Option<Key>,
     pub lease: Duration,
+}
+
+/// A run as a replica knows it, to be written into a store that was away or has forgotten it.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// Its `lease` is the one that a running flight begins anew.
+    pub hold: Hold,
+    pub body: Option<Key>,
+    pub generations: SmallVec<[Key; 1]>,
+    pub in_doubt: InDoubtPolicy,
+    pub state: RestoredState,
+}
+
+/// How far a restored run has come. Lengths, not times: two stores have no clock in common.
+#[derive(Clone, Debug)]
+pub enum RestoredState {
+    Flight,
+    InDoubt { age: Duration, remaining: Duration },
+    Done { record: Arc<Record>, remaining: Duration, delivery: Delivery },
+    Resolved { remaining: Duration },
 }
 
 /// How a route judged an answer.
@@ -250,8 +305,13 @@ impl Record {
 pub enum StoreError {
     #[error("the store did not answer within its deadline")]
     Deadline,
+    /// It cannot be reached, or it answers that it cannot do its work now (it loads, it is full, it is no primary). That
+    /// is never the same as having nothing.
     #[error("the store cannot be reached: {0}")]
     Down(String),
+    /// It answers, but its [`Epoch`] is not the one that was adopted: what it does not know may well be running.
+    #[error("the store has forgotten what it was told")]
+    Forgot,
 }
 
 /// The answer to a call. A store that is memory has it at once: no box is made for it, and nobody waits.
@@ -296,6 +356,11 @@ impl<T> Future for Reply<'_, T> {
 pub trait Store: Send + Sync + 'static {
     /// Asks for lanes and fingerprint together; registers for a wake-up when it has to wait.
     fn claim<'a>(&'a self, ask: &'a Ask) -> Reply<'a, Claimed>;
+    /// [`Self::claim`] by a route that says what is to happen while the store is down. A store that has nothing to go
+    /// on with needs no such word.
+    fn claim_where<'a>(&'a self, ask: &'a Ask, _on_store_down: OnStoreDown) -> Reply<'a, Claimed> {
+        self.claim(ask)
+    }
     /// Prolongs the lease by its length, from now.
     fn renew<'a>(&'a self, hold: &'a Hold) -> Reply<'a, Renewed>;
     /// Ends the claim with what is known of the answer; wakes followers and one waiter per lane.
@@ -311,4 +376,25 @@ pub trait Store: Send + Sync + 'static {
     fn resolve(&self, lane: Key, resolution: Resolution) -> Reply<'_, Resolved>;
     /// Drops the done records that were led under this lane. Answers how many.
     fn forget(&self, lane: Key) -> Reply<'_, usize>;
+    /// Writes back what this replica knows of a run, under the run's own fence, where its places are free. A record
+    /// needs its fingerprint only, what is live its lanes too. Of what the store knows itself it takes the further
+    /// state. [`Settled::Superseded`]: something else stands there, nothing was changed. Asked again it changes
+    /// nothing more. It works in every epoch.
+    fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled>;
+    /// Which memory the store has now. One that can only forget together with its process has one for ever.
+    fn epoch(&self) -> Reply<'_, Epoch> {
+        Reply::now(Ok(Epoch::default()))
+    }
+    /// From now on the store's memory of this epoch is trusted. A call (but [`Self::restore`] and [`Self::epoch`]) that
+    /// meets another one ends in [`StoreError::Forgot`] and changes nothing.
+    fn adopt_epoch(&self, _epoch: Epoch) {}
+    /// A generation began while the store could not be told: records up to this fence are older. A store without this
+    /// step begins one now, which ends records of the new purchase as well.
+    fn restore_generation(&self, identity: Key, _began: Fence) -> Reply<'_, ()> {
+        self.begin_generation(identity)
+    }
+    /// Whether all replicas are agreed with now, or only this process.
+    fn standing(&self) -> Standing {
+        Standing::Up
+    }
 }

@@ -20,11 +20,12 @@ const ORDER: [&str; 13] = [
 ];
 
 /// A crate, and the only places that may name it: exchanging it, or auditing its use, is then work in one place.
-const OWNERS: [(&str, &[&str]); 9] = [
+const OWNERS: [(&str, &[&str]); 10] = [
     ("clap", &["cli"]),
     ("toml", &["config"]),
     ("annotate_snippets", &["config"]),
     ("dashmap", &["claim"]),
+    ("redb", &["store/file"]),
     ("redis", &["store/redis"]),
     ("rustls", &["edge/tls", "upstream"]),
     ("tokio_rustls", &["edge/tls", "upstream"]),
@@ -159,9 +160,9 @@ impl Source {
         below.split('/').next().unwrap_or(below).trim_end_matches(".rs")
     }
 
-    /// A file that is a test as a whole: below tests/, or its parent says `#[cfg(test)] mod tests;`.
+    /// A file that is a test as a whole: below tests/, or `#[cfg(test)] mod tests;` stands above it.
     fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs")
+        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
     }
 }
 

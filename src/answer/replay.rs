@@ -92,6 +92,17 @@ pub fn decorate(headers: &mut HeaderMap, how: How, ttl: u64) {
     }
 }
 
+/// Says of an answer that was decorated before that it was this replica's alone: the store that all share is down.
+pub fn decorate_alone(headers: &mut HeaderMap) {
+    let http::header::Entry::Occupied(mut lines) = headers.entry(CACHE_STATUS) else { return };
+    // Ours is the last one; a member has one detail.
+    let Some(ours) = lines.iter_mut().last() else { return };
+    let Ok(text) = ours.to_str() else { return };
+    if text.starts_with("oncegate;") && !text.contains("; detail=") {
+        *ours = built(text, "; detail=store-down-local");
+    }
+}
+
 #[must_use]
 pub const fn verdict(how: How) -> Verdict {
     match how {
@@ -179,6 +190,21 @@ mod tests {
         assert_eq!(cache_status_of(How::Replay), "oncegate; hit; ttl=86399");
         let bypass = cache_status_of(How::Bypass(Reason::NoOrderKey));
         assert_eq!(bypass, "oncegate; fwd=bypass; detail=no-order-key");
+    }
+
+    #[test]
+    fn an_answer_of_a_replica_that_is_alone_says_so_once() {
+        let mut headers = HeaderMap::new();
+        headers.append("cache-status", HeaderValue::from_static("varnish; hit"));
+        decorate(&mut headers, How::Lead(Storing::Stored), 0);
+        decorate_alone(&mut headers);
+        decorate_alone(&mut headers);
+        let lines: Vec<_> = headers.get_all("cache-status").iter().collect();
+        assert_eq!(lines, ["varnish; hit", "oncegate; fwd=miss; stored; detail=store-down-local"]);
+        let mut bypassed = HeaderMap::new();
+        decorate(&mut bypassed, How::Bypass(Reason::NoOrderKey), 0);
+        decorate_alone(&mut bypassed);
+        assert_eq!(bypassed["cache-status"], "oncegate; fwd=bypass; detail=no-order-key");
     }
 
     #[test]

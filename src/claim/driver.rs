@@ -14,8 +14,8 @@ use super::{
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
     store::{
-        Ask, Claimed, Ending, Fence, Hold, Judged, May, Owner, Renewed, Reply, Settled, StoreError, Wake,
-        Woken,
+        Ask, Claimed, Ending, Fence, Hold, Judged, May, OnStoreDown, Owner, Renewed, Reply, Settled,
+        StoreError, Wake, Woken,
     },
 };
 
@@ -38,6 +38,7 @@ pub struct Driver<S> {
     ask: Ask,
     route: usize,
     boarding: Boarding,
+    on_store_down: OnStoreDown,
     lane_depth_max: usize,
     sender: S,
     spent: Spent,
@@ -84,9 +85,9 @@ impl<S: Sender> Driver<S> {
             lease: claims.lease,
             in_doubt: demand.in_doubt,
         };
-        let Demand { route, boarding, lane_depth_max, .. } = demand;
+        let Demand { route, boarding, on_store_down, lane_depth_max, .. } = demand;
         let (spent, told) = (Spent::default(), false);
-        Self { claims, flight, ask, route, boarding, lane_depth_max, sender, spent, told }
+        Self { claims, flight, ask, on_store_down, route, boarding, lane_depth_max, sender, spent, told }
     }
 
     /// Runs the flight to its end.
@@ -154,7 +155,7 @@ impl<S: Sender> Driver<S> {
             Boarding::UntilSent => May::FollowAfter(None),
         };
         let asking = Asking { started: Instant::now(), boarded: self.flight.boarded() };
-        let claimed = match self.claims.store.claim(&self.ask).at_once() {
+        let claimed = match self.ask_store().at_once() {
             Ok(claimed @ Ok(_)) => claimed,
             Ok(error @ Err(_)) => Box::pin(self.claim_again(Reply::now(error))).await,
             Err(reply) => Box::pin(self.claim_again(reply)).await,
@@ -174,7 +175,7 @@ impl<S: Sender> Driver<S> {
     }
 
     async fn claim_again(&self, first: Reply<'_, Claimed>) -> Result<Claimed, StoreError> {
-        self.call_again(StoreOp::Claim, first, || self.claims.store.claim(&self.ask)).await
+        self.call_again(StoreOp::Claim, first, || self.ask_store()).await
     }
 
     /// The right to send was not to be had at once.
@@ -221,13 +222,17 @@ impl<S: Sender> Driver<S> {
                 return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
             }
             asking = Asking { started: Instant::now(), boarded: self.flight.boarded() };
-            let again = self.claim_again(self.claims.store.claim(&self.ask)).await;
+            let again = self.claim_again(self.ask_store()).await;
             self.heard(&asking, &again);
             claimed = match again {
                 Ok(again) => again,
                 Err(_) => return Asked::Unheard,
             };
         }
+    }
+
+    fn ask_store(&self) -> Reply<'_, Claimed> {
+        self.claims.store.claim_where(&self.ask, self.on_store_down)
     }
 
     /// Asks again with the same owner, which gives the same answer, so that a claim that was carried out unheard does
@@ -240,7 +245,7 @@ impl<S: Sender> Driver<S> {
                 () = self.claims.stopping.cancelled() => return,
                 () = tokio::time::sleep(SETTLE_PAUSE) => {}
             }
-            match self.call(StoreOp::Claim, self.claims.store.claim(&self.ask)).await {
+            match self.call(StoreOp::Claim, self.ask_store()).await {
                 Err(_) => {}
                 Ok(Claimed::Lead(hold)) => return self.abandon(&hold).await,
                 // It is somebody else's turn: ours was never taken, or is over.
@@ -356,6 +361,8 @@ impl<S: Sender> Driver<S> {
         for _ in 1..CALLS_MAX {
             match timeout_at(until, reply).await {
                 Ok(Ok(answer)) => return Ok(answer),
+                // The store has had its time already.
+                Ok(Err(StoreError::Deadline)) => return self.failed(operation, StoreError::Deadline),
                 Ok(Err(error)) => self.claims.observer.store_error(operation, &error),
                 Err(_) => return self.failed(operation, StoreError::Deadline),
             }

@@ -58,6 +58,9 @@ pub fn main(args: RunArgs) -> Exit {
         Ok(server) => server,
         Err(error) => return failed(&error.to_string()),
     };
+    for notice in &server.notices {
+        say(notice);
+    }
     for address in &server.addresses {
         say(&format!("listening on {address}"));
     }

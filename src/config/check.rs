@@ -10,13 +10,13 @@ use super::{
     file::Table,
     problem::At,
     reader::{Context, Reader},
-    suggest, units,
 };
 
 mod address;
 mod guard;
 mod keys;
 mod route;
+mod store;
 mod upstream;
 
 const GIB: usize = 1 << 30;
@@ -36,7 +36,7 @@ pub(super) fn check(root: &Table, context: Context<'_>) -> Option<Config> {
     let limits = limits(&reader);
     let log = log(&reader);
     let runtime = runtime(&reader);
-    let store = store(&reader);
+    let store = store::store(&reader);
     let listeners = address::listeners(&reader);
     let upstreams = upstream::upstreams(&reader);
     let shared = Shared { upstreams: &upstreams, store: &store, limits: &limits, log: &log };
@@ -136,73 +136,4 @@ fn runtime(root: &Reader<'_>) -> Runtime {
     };
     reader.finish();
     runtime
-}
-
-fn store(root: &Reader<'_>) -> Store {
-    let defaults = Store {
-        lease: secs(10),
-        deadline: millis(250),
-        secret: None,
-        records_bytes_max: 256 << 20,
-        states_max: 1_000_000,
-    };
-    let Some(reader) = section(root, "store") else { return defaults };
-    if let Some(kind) = reader.text("kind") {
-        let what = format!("the store \"{}\"", kind.value);
-        match kind.value.as_str() {
-            "memory" => {}
-            "file" | "redis" => {
-                let mend = "write kind = \"memory\" and run one oncegate in front of the shop";
-                super::reader::unavailable(reader.report(), &kind.at, &what, mend);
-            }
-            other => {
-                let mend = match suggest::closest(other, ["memory", "file", "redis"]) {
-                    Some(meant) => format!("did you mean \"{meant}\"?"),
-                    None => "write kind = \"memory\"".to_owned(),
-                };
-                reader.report().error(&kind.at, format!("there is no {}", &what[4..]), "", mend);
-            }
-        }
-    }
-    for key in ["path", "url", "namespace", "wait_replicas", "on_store_down"] {
-        reader.unavailable(key, "it belongs to the stores \"file\" and \"redis\"; take it out");
-    }
-    let store = Store {
-        lease: reader.duration("lease", defaults.lease, secs(1)..=secs(300)),
-        deadline: reader.duration("deadline", defaults.deadline, millis(10)..=secs(10)),
-        secret: installation_secret(&reader),
-        records_bytes_max: reader.size("records_bytes_max", defaults.records_bytes_max, 1 << 20..=256 * GIB),
-        states_max: reader.count("states_max", defaults.states_max, 1000..=100_000_000),
-    };
-    // A lease is renewed every third of it; a call that may take longer than that loses leases that are in use.
-    if store.deadline > store.lease / 3 {
-        let what = format!(
-            "`deadline` is {}, more than a third of the lease of {}",
-            units::show_duration(store.deadline),
-            units::show_duration(store.lease)
-        );
-        let follows = "one slow call of the store loses the right to send of an exchange that is running";
-        reader.report().error(
-            &reader.at_value("deadline"),
-            what,
-            follows,
-            "shorten it, or make `lease` longer",
-        );
-    }
-    reader.finish();
-    store
-}
-
-/// Stretches the text to the 32 bytes that keyed BLAKE3 takes.
-fn installation_secret(reader: &Reader<'_>) -> Option<crate::request::Secret> {
-    const BYTES_MIN: usize = 16;
-    let text = reader.secret("secret")?;
-    if text.value.len() < BYTES_MIN {
-        let what = format!("`secret` has {} bytes", text.value.len());
-        let follows = "who sees the store could guess keys back to persons";
-        let mend = format!("take at least {BYTES_MIN}, for example from `openssl rand -hex 32`");
-        reader.report().error(&text.at, what, follows, mend);
-        return None;
-    }
-    Some(crate::request::Secret::from_text(text.value.as_bytes()))
 }

@@ -17,7 +17,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::words::{ClaimOutcome, CodeClass, DoubtCause, DroppedEarly, Reason, StoreCause, StoreOp, Verdict};
+use super::words::{
+    ClaimOutcome, CodeClass, DoubtCause, DroppedEarly, Reason, StoreCause, StoreFinding, StoreOp, Verdict,
+};
 
 /// `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -64,10 +66,20 @@ pub struct Metrics {
     pub late_answers: Counter,
     /// 1 or 0.
     pub store_up: Gauge,
+    pub shared_store: SharedStoreMetrics,
     pub buffer_bytes: Gauge,
     pub records: Gauge,
     pub record_bytes: Gauge,
     pub log_lines_dropped: Counter,
+}
+
+/// What is counted of a store that replicas share.
+#[derive(Debug)]
+pub struct SharedStoreMetrics {
+    pub forgot: Counter,
+    /// Flights and records that it is still to be told of.
+    pub kept: Gauge,
+    findings: Vec<Gauge>,
 }
 
 /// What is counted by route.
@@ -150,6 +162,7 @@ impl Metrics {
                 "Answers that came after their lease had ended",
             ),
             store_up: gauge(&mut registry, "store_up", "1: the store answers"),
+            shared_store: SharedStoreMetrics::register(&mut registry),
             buffer_bytes: gauge(&mut registry, "buffer_bytes", "Bytes of bodies held in memory"),
             records: gauge(&mut registry, "records", "Kept answers"),
             record_bytes: gauge(&mut registry, "record_bytes", "Bytes that kept answers count for"),
@@ -199,6 +212,24 @@ impl Metrics {
         // Writing to a String cannot fail; were it to, a scraper refuses text without its end mark.
         let _ = text::encode(&mut out, &self.registry);
         out
+    }
+}
+
+impl SharedStoreMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let forgot =
+            counter(registry, "store_forgot", "Times that the shared store had forgotten what it was told");
+        let kept =
+            gauge(registry, "store_kept", "Flights and records that the shared store is still to be told of");
+        let findings = gauges(registry, "store_finding", "1: the shared store is not as it should be");
+        let findings =
+            each(StoreFinding::ALL, |what| findings.get_or_create_owned(&labels([("what", what.as_str())])));
+        Self { forgot, kept, findings }
+    }
+
+    /// 1 or 0.
+    pub fn finding(&self, what: StoreFinding, found: i64) {
+        self.findings[what as usize].set(found);
     }
 }
 

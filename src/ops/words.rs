@@ -142,6 +142,8 @@ closed! {
         Inspect = "inspect",
         Resolve = "resolve",
         Forget = "forget",
+        Restore = "restore",
+        Epoch = "epoch",
     }
 }
 
@@ -150,6 +152,21 @@ closed! {
     StoreCause {
         Deadline = "deadline",
         Down = "down",
+        Forgot = "forgot",
+    }
+}
+
+closed! {
+    /// What is not as it should be about the store that replicas share.
+    StoreFinding {
+        TooOld = "too-old",
+        /// It throws keys away when it is full.
+        Evicts = "evicts",
+        /// A restart loses everything.
+        NothingPersists = "nothing-persists",
+        TooFewReplicas = "too-few-replicas",
+        /// It may not be asked.
+        Forbidden = "forbidden",
     }
 }
 

@@ -12,6 +12,7 @@
 
 pub mod cells;
 mod read;
+mod restore;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +21,10 @@ use smallvec::SmallVec;
 use self::{
     cells::{Cells, Delivery, Place, Room, Run, State},
     read::{Look, Standing, after, between, is_readable, is_stale, is_whole, look, named, run, standing},
+};
+pub use self::{
+    read::{is_outdated, standing_at},
+    restore::{restore, restore_generation},
 };
 use super::{
     Ask, Ending, Fence, Hold, InDoubtPolicy, Key, LaneView, May, Millis, Record, Renewed, Resolution,
@@ -167,6 +172,13 @@ pub fn begin_generation(cells: &mut impl Cells, now: Millis, identity: Key) {
     cells.set_generation(now, identity, cells.last_fence());
 }
 
+/// Removes a run, whatever its state: for a store that mirrors another one, which has let it go.
+pub fn evict(cells: &mut impl Cells, fence: Fence) -> Effects {
+    let mut effects = Effects::default();
+    free(cells, fence, &mut effects);
+    effects
+}
+
 /// What a lane looks like to an operator.
 pub fn inspect(cells: &mut impl Cells, now: Millis, lane: Key) -> Step<LaneView> {
     let mut effects = Effects::default();
@@ -225,6 +237,15 @@ pub fn forget(cells: &mut impl Cells, now: Millis, lane: Key) -> Step<usize> {
 pub fn expire(cells: &mut impl Cells, now: Millis, fence: Fence) -> Effects {
     let mut effects = Effects::default();
     lapse(cells, now, fence, &mut effects);
+    effects
+}
+
+/// The owner of a flight is gone for good, and may have sent: the doubt begins now, whatever is known of its lease.
+pub fn orphan(cells: &mut impl Cells, now: Millis, fence: Fence) -> Effects {
+    let mut effects = Effects::default();
+    if run(cells, fence).is_some_and(|run| matches!(run.state, State::Flight { .. })) {
+        doubt(cells, fence, now, &mut effects);
+    }
     effects
 }
 
@@ -310,7 +331,7 @@ fn lanes_say(cells: &impl Cells, now: Millis, ask: &Ask) -> Option<Decision> {
 
 fn lead(cells: &mut impl Cells, now: Millis, ask: &Ask, effects: &mut Effects) -> Hold {
     let older = cells.last_fence();
-    let fence = cells.next_fence();
+    let fence = cells.next_fence(now);
     debug_assert!(older < fence, "fences rise strictly");
     // What still stands at the fingerprint is a record of an older generation.
     if let Some(Look::Run(stale, _)) = ask.fingerprint.map(|key| look(cells, Place::Fingerprint(key))) {

@@ -4,8 +4,8 @@
 //! forgotten with the process: this store knows no restart.
 
 mod ends;
+mod mirror;
 mod table;
-mod waiters;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,18 +14,16 @@ use std::{
 
 use tokio::{sync::oneshot::Sender, time::Instant};
 
-pub(crate) use self::table::Table;
-use self::{
-    table::Looked,
-    waiters::{Waiters, Wants},
-};
+use self::table::Looked;
+pub(crate) use self::table::{Changes, Table};
 use super::{
     Ask, Claimed, Ending, Fence, Hold, Judged, Key, LaneView, Millis, Record, Renewed, Reply, Resolution,
-    Resolved, Settled, Store, Woken,
+    Resolved, Restored, RestoredState, Settled, Store, Woken,
     machine::{
         self, Decision, Effects, Nudge, Step,
-        cells::{Cells as _, Place},
+        cells::{Cells as _, Place, Run, State},
     },
+    waiters::{Waiters, Wants},
 };
 
 /// How many runs a tick ends before it lets others have the lock, and how often it comes back for more.
@@ -60,17 +58,27 @@ pub struct Stats {
 /// on which others wait.
 pub struct Memory {
     started: Instant,
+    /// The store's time when it started: 0, or where one that was written down had come to.
+    began: Millis,
     inner: Mutex<Inner>,
+    journal: Option<Arc<dyn Journal>>,
 }
 
-struct Inner {
+/// Whoever writes down what a memory store does, so that it survives its process.
+pub(super) trait Journal: Send + Sync {
+    /// A step has changed something. Called while the store is locked, step by step, so it must not wait for anything.
+    /// It may keep wake-ups that shall not be heard before the step is written.
+    fn enter(&self, table: &Table, now: Millis, changes: Changes, calls: &mut Calls);
+}
+
+pub(super) struct Inner {
     table: Table,
     waiters: Waiters,
     leases_lost: u64,
 }
 
 /// Wake-ups that are carried out once the lock is free: a thousand followers shall not hold up everybody else.
-type Calls = Vec<(Sender<Woken>, Woken)>;
+pub(super) type Calls = Vec<(Sender<Woken>, Woken)>;
 
 /// What the followers of a flight get: its answer, or the word to look again.
 type Answer<'a> = Option<&'a (Arc<Record>, Judged)>;
@@ -78,8 +86,18 @@ type Answer<'a> = Option<&'a (Arc<Record>, Judged)>;
 impl Memory {
     #[must_use]
     pub fn new(limits: MemoryLimits) -> Self {
-        let inner = Inner { table: Table::new(limits), waiters: Waiters::default(), leases_lost: 0 };
-        Self { started: Instant::now(), inner: Mutex::new(inner) }
+        Self::of(Table::new(limits), Millis(0), None)
+    }
+
+    /// A store that goes on where its table comes from, at a time of its own, and is written down from now on.
+    pub(super) fn journaled(mut table: Table, began: Millis, journal: Arc<dyn Journal>) -> Self {
+        table.note_changes();
+        Self::of(table, began, Some(journal))
+    }
+
+    fn of(table: Table, began: Millis, journal: Option<Arc<dyn Journal>>) -> Self {
+        let inner = Inner { table, waiters: Waiters::default(), leases_lost: 0 };
+        Self { started: Instant::now(), began, inner: Mutex::new(inner), journal }
     }
 
     /// Ends what has run out, wakes those who wait for it, and makes good any wake-up that was lost to a race.
@@ -114,13 +132,62 @@ impl Memory {
         }
     }
 
+    /// Fences given out from now on are higher than this one.
+    pub fn raise_fences(&self, seen: Fence) {
+        self.lock().table.raise_fence(seen);
+    }
+
+    /// All that is held here and has not ended, oldest first, for a store that is to have it too. What is left of a
+    /// lease stands for its length.
+    #[must_use]
+    pub fn held(&self) -> Vec<Restored> {
+        self.step(|inner, now, _| {
+            let mut held: Vec<Restored> =
+                inner.table.runs().filter_map(|(fence, run)| restored(now, fence, run)).collect();
+            held.sort_unstable_by_key(|restored| restored.hold.fence);
+            held
+        })
+    }
+
+    pub(super) fn claim_now(&self, ask: &Ask) -> Claimed {
+        match self.step(|inner, now, calls| inner.claim(now, ask, calls)) {
+            // Headers are copied here, where nobody waits for the lock; a body is shared.
+            Given::Replay(record, remaining) => {
+                Claimed::Replay(Arc::new(Record { remaining, ..(*record).clone() }))
+            }
+            Given::Claimed(claimed) => claimed,
+        }
+    }
+
+    pub(super) fn abandon_now(&self, hold: &Hold) {
+        self.step(|inner, now, calls| {
+            let step = machine::abandon(&mut inner.table, now, hold);
+            inner.finish(step, None, calls);
+        });
+    }
+
+    /// The flights of a process that is no more are held in doubt, or free where their rule says so.
+    pub(super) fn take_over(&self, flights: &[Flight]) {
+        self.step(|inner, now, calls| {
+            inner.end_flights(now, calls, flights);
+            inner.table.fit_records();
+        });
+    }
+
     /// One step: the clock is read under the lock, so that time never goes back between two steps.
-    fn step<T>(&self, act: impl FnOnce(&mut Inner, Millis, &mut Calls) -> T) -> T {
+    pub(super) fn step<T>(&self, act: impl FnOnce(&mut Inner, Millis, &mut Calls) -> T) -> T {
         let mut calls = Calls::new();
         let reply = {
             let mut inner = self.lock();
-            let now = Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
-            act(&mut inner, now, &mut calls)
+            let passed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let now = Millis(self.began.0.saturating_add(passed));
+            let reply = act(&mut inner, now, &mut calls);
+            if let Some(journal) = &self.journal
+                && let Some(changes) = inner.table.take_changes()
+            {
+                journal.enter(&inner.table, now, changes, &mut calls);
+            }
+            reply
         };
         for (wake, woken) in calls {
             // Whoever is gone needs no wake-up.
@@ -138,13 +205,7 @@ impl Memory {
 
 impl Store for Memory {
     fn claim<'a>(&'a self, ask: &'a Ask) -> Reply<'a, Claimed> {
-        ready(match self.step(|inner, now, calls| inner.claim(now, ask, calls)) {
-            // Headers are copied here, where nobody waits for the lock; a body is shared.
-            Given::Replay(record, remaining) => {
-                Claimed::Replay(Arc::new(Record { remaining, ..(*record).clone() }))
-            }
-            Given::Claimed(claimed) => claimed,
-        })
+        ready(self.claim_now(ask))
     }
 
     fn renew<'a>(&'a self, hold: &'a Hold) -> Reply<'a, Renewed> {
@@ -170,10 +231,7 @@ impl Store for Memory {
     }
 
     fn abandon<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        self.step(|inner, now, calls| {
-            let step = machine::abandon(&mut inner.table, now, hold);
-            inner.finish(step, None, calls);
-        });
+        self.abandon_now(hold);
         ready(())
     }
 
@@ -187,6 +245,11 @@ impl Store for Memory {
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
         self.step(|inner, now, _| machine::begin_generation(&mut inner.table, now, identity));
+        ready(())
+    }
+
+    fn restore_generation(&self, identity: Key, began: Fence) -> Reply<'_, ()> {
+        self.step(|inner, now, _| machine::restore_generation(&mut inner.table, now, identity, began));
         ready(())
     }
 
@@ -211,6 +274,22 @@ impl Store for Memory {
             inner.finish(step, None, calls)
         }))
     }
+
+    fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
+        ready(self.step(|inner, now, calls| {
+            let step = machine::restore(&mut inner.table, now, restored);
+            inner.table.fit_records();
+            inner.finish(step, None, calls)
+        }))
+    }
+}
+
+/// A flight that nobody of this process will end.
+pub(super) enum Flight {
+    /// Its owner was not told that it leads, and never will be.
+    Unsent(Hold),
+    /// Its owner is gone and may have sent.
+    Orphan(Fence),
 }
 
 /// Whether a tick has to come back.
@@ -227,6 +306,17 @@ enum Given {
 }
 
 impl Inner {
+    /// Ends flights that nobody of this process will end.
+    pub(super) fn end_flights(&mut self, now: Millis, calls: &mut Calls, flights: &[Flight]) {
+        for flight in flights {
+            let effects = match flight {
+                Flight::Unsent(hold) => machine::abandon(&mut self.table, now, hold).effects,
+                Flight::Orphan(fence) => machine::orphan(&mut self.table, now, *fence),
+            };
+            self.apply(&effects, None, calls);
+        }
+    }
+
     fn claim(&mut self, now: Millis, ask: &Ask, calls: &mut Calls) -> Given {
         let step = machine::claim(&mut self.table, now, ask);
         // What was is woken before the asker waits: it must not be woken by its own step.
@@ -310,6 +400,40 @@ impl Inner {
             self.wake_waiting(fingerprint, fence, None, calls);
         }
     }
+}
+
+fn restored(now: Millis, fence: Fence, run: &Run) -> Option<Restored> {
+    let left = |until: Millis| Duration::from_millis(until.0.saturating_sub(now.0));
+    let remaining = left(run.state.ends());
+    if remaining.is_zero() {
+        return None;
+    }
+    let state = match &run.state {
+        State::Flight { .. } => RestoredState::Flight,
+        State::InDoubt { since, .. } => {
+            let age = Duration::from_millis(now.0.saturating_sub(since.0));
+            RestoredState::InDoubt { age, remaining }
+        }
+        State::Done { record, delivery, .. } => {
+            RestoredState::Done { record: Arc::clone(record), remaining, delivery: *delivery }
+        }
+        State::Resolved { .. } => RestoredState::Resolved { remaining },
+    };
+    let hold = Hold {
+        owner: run.owner,
+        fence,
+        lanes: run.lanes.clone(),
+        fingerprint: run.fingerprint,
+        scope: run.scope,
+        lease: remaining,
+    };
+    Some(Restored {
+        hold,
+        body: run.body,
+        generations: run.generations.clone(),
+        in_doubt: run.in_doubt,
+        state,
+    })
 }
 
 fn answer_of(ending: &Ending) -> Option<(Arc<Record>, Judged)> {

@@ -54,7 +54,7 @@ fn a_terminal_is_shown_the_line_that_is_meant() {
 
 #[test]
 fn the_shipped_configurations_are_sound_and_without_warnings() {
-    for path in ["conf/minimal.toml", "conf/oncegate.toml"] {
+    for path in ["conf/minimal.toml", "conf/oncegate.toml", "conf/replicas.toml"] {
         let folder = Path::new(path);
         let checked = Config::load_with(folder, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(checked.warnings.lines(), "", "{path}");

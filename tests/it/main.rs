@@ -25,4 +25,8 @@ mod records;
 #[cfg(test)]
 mod shop;
 #[cfg(test)]
+mod standby;
+#[cfg(test)]
+mod store;
+#[cfg(test)]
 mod world;

@@ -11,6 +11,7 @@ mod life;
 mod limits;
 mod patience;
 mod program;
+mod restart;
 mod sending;
 mod shop;
 mod spread;

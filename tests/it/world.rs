@@ -5,6 +5,7 @@
 //! port. Time is paused: a test of ten minutes takes milliseconds, and is exact.
 
 mod client;
+pub(crate) mod redis;
 mod setup;
 mod shop;
 mod store;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oncegate::{
     claim::{Boarding, Demand, Keep},
-    store::{InDoubtPolicy, Key},
+    store::{InDoubtPolicy, Key, OnStoreDown},
 };
 use smallvec::SmallVec;
 
@@ -113,6 +113,7 @@ impl Kind {
                 Mode::Signal => Boarding::UntilSent,
             },
             in_doubt: self.policy,
+            on_store_down: OnStoreDown::Local,
             followers_max: self.followers_max,
             lane_depth_max: self.lane_depth_max,
         }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use oncegate::store::{
-    Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Settled, Store,
-    StoreError, memory::Memory,
+    Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Restored, Settled,
+    Store, StoreError, memory::Memory,
 };
 use tokio::{sync::oneshot, time::sleep};
 
@@ -225,6 +225,11 @@ impl Store for Wire {
 
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
         self.memory.forget(lane)
+    }
+
+    fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
+        let (memory, restored) = (Arc::clone(&self.memory), restored.clone());
+        self.send("restore", async move { memory.restore(&restored).await })
     }
 }
 

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::{DAY, GIB, Shared, keys, millis, route::Match, route::locate, secs};
+use super::{DAY, GIB, Shared, keys, millis, route::Match, route::locate, secs, store::ON_STORE_DOWN};
 use crate::{
     answer::judge::{DoneSpec, DoneWhen},
     config::{
-        Enforce, Guard, Mode, OnNoKey, Order, SendKey,
+        Enforce, Guard, Mode, OnNoKey, Order, SendKey, Store, StoreKind,
         file::{Kind, Value, one_line},
         problem::At,
         reader::Reader,
         units::{show_duration, show_size},
     },
     request::{Identity, OnMismatch, Rules, Scope, Sharing},
-    store::InDoubtPolicy,
+    store::{InDoubtPolicy, OnStoreDown},
 };
 
 /// The route that a guard belongs to.
@@ -70,6 +70,7 @@ pub(super) fn guard(reader: &Reader<'_>, shared: &Shared<'_>, place: &Place<'_>)
             .choice("on_no_key", &[("bypass", OnNoKey::Bypass), ("refuse", OnNoKey::Refuse)])
             .unwrap_or(OnNoKey::Bypass),
         in_doubt: in_doubt(reader, mode, wait_max),
+        on_store_down: on_store_down(reader, shared.store),
         send_idempotency_key: match reader.flag("send_idempotency_key", false) {
             true => SendKey::Yes,
             false => SendKey::No,
@@ -173,6 +174,16 @@ fn identity(reader: &Reader<'_>, params: Option<&[String]>, mode: Option<Mode>, 
         _ => {}
     }
     declared.map_or(Identity::None, |declared| declared.identity)
+}
+
+fn on_store_down(reader: &Reader<'_>, store: &Store) -> OnStoreDown {
+    let choice = reader.choice("on_store_down", &ON_STORE_DOWN);
+    if choice.is_some() && !matches!(store.kind, StoreKind::Redis(_)) {
+        let what = "`on_store_down` has no effect: the store is in this process and goes down with it";
+        let mend = "take it out, or share a store: kind = \"redis\"";
+        reader.report().error(&reader.at_key("on_store_down"), what, "nothing would read it", mend);
+    }
+    choice.unwrap_or(store.on_store_down)
 }
 
 fn in_doubt(reader: &Reader<'_>, mode: Option<Mode>, wait_max: Duration) -> InDoubtPolicy {

@@ -115,8 +115,10 @@ pub trait Cells {
     /// The runs, whatever their state, that were led under a lane.
     fn led_under(&self, lane: Key) -> Vec<Fence>;
 
-    /// Gives out a fence that is higher than every one before.
-    fn next_fence(&mut self) -> Fence;
+    /// Gives out a fence that is higher than every one before. A store that others share makes it from its clock.
+    fn next_fence(&mut self, now: Millis) -> Fence;
+    /// Fences given out from now on are higher than this one.
+    fn raise_fence(&mut self, seen: Fence);
     fn insert_run(&mut self, fence: Fence, run: Run);
     /// Does nothing where there is no such run.
     fn set_state(&mut self, fence: Fence, state: State);

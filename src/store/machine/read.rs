@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::cells::{Cell, Cells, Place, Run, State};
 use crate::store::{Ask, Fence, Hold, Key, Millis};
 
@@ -63,6 +65,20 @@ pub(super) fn is_stale(cells: &impl Cells, generations: &[Key], fence: Fence) ->
     generations
         .iter()
         .any(|key| cells.generation(*key).and_then(Cell::read).is_some_and(|began| *began >= fence))
+}
+
+/// The runs that stand at the places of a claim.
+pub fn standing_at(cells: &impl Cells, ask: &Ask) -> SmallVec<[Fence; 4]> {
+    let fences = named(ask).filter_map(|place| match look(cells, place) {
+        Look::Run(fence, _) => Some(fence),
+        Look::Free | Look::Unreadable => None,
+    });
+    fences.collect()
+}
+
+/// Whether a run is a record that a later generation of its identity has ended.
+pub fn is_outdated(cells: &impl Cells, fence: Fence) -> bool {
+    run(cells, fence).is_some_and(|run| !run.state.is_live() && is_stale(cells, &run.generations, fence))
 }
 
 /// The invariant of one run: it is pointed to by all its lanes if it is live, by none if it is not.

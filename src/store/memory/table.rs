@@ -3,6 +3,8 @@
 //! It carries out what the machine decided and keeps the indexes right. By itself it does one thing: it lets
 //! records go early when they are over their budget, and never anything that is live.
 
+mod written;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
@@ -11,6 +13,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, header::LOCATION};
 
+pub(crate) use self::written::Changes;
 use super::{
     MemoryLimits,
     ends::{Ends, Look},
@@ -43,6 +46,7 @@ const GENERATION_LIFE_MIN: Duration = Duration::from_secs(3600);
 pub(crate) struct Table {
     limits: MemoryLimits,
     last: u64,
+    fences: Fences,
     /// Boxed, so that a growing map moves pointers while everybody waits, not runs.
     runs: HashMap<Fence, Box<Filed>, Short>,
     places: HashMap<Place, Cell<Fence>, Short>,
@@ -57,6 +61,7 @@ pub(crate) struct Table {
     stones: BTreeSet<(Millis, Fence)>,
     life_longest: Duration,
     pub(crate) counts: Counts,
+    changes: Option<Changes>,
 }
 
 /// A run with its places in the indexes.
@@ -94,6 +99,26 @@ pub(crate) struct Counts {
     pub(crate) generations_dropped_early: u64,
 }
 
+/// Where a new fence comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fences {
+    Counted,
+    /// As in a store that is shared: the microseconds of its clock, if that is more.
+    #[cfg(test)]
+    Clocked,
+}
+
+impl Fences {
+    #[cfg_attr(not(test), expect(unused_variables, reason = "only a shared store has a clock for it"))]
+    fn least(self, now: Millis) -> u64 {
+        match self {
+            Self::Counted => 0,
+            #[cfg(test)]
+            Self::Clocked => now.0.saturating_mul(1000),
+        }
+    }
+}
+
 struct Generation {
     began: Cell<Fence>,
     ends: Millis,
@@ -108,6 +133,7 @@ impl Table {
         Self {
             limits,
             last: 0,
+            fences: Fences::Counted,
             runs: HashMap::with_capacity_and_hasher(runs, Short::default()),
             places: HashMap::with_capacity_and_hasher(runs * 2, Short::default()),
             generations: HashMap::default(),
@@ -117,6 +143,7 @@ impl Table {
             stones: BTreeSet::new(),
             life_longest: Duration::ZERO,
             counts: Counts::default(),
+            changes: None,
         }
     }
 
@@ -143,6 +170,7 @@ impl Table {
         {
             self.generation_ends.remove(&(ends, identity));
             self.generations.remove(&identity);
+            self.note(|changes| changes.generations.push(identity));
         }
     }
 
@@ -166,6 +194,18 @@ impl Table {
 
     pub(crate) fn generations(&self) -> usize {
         self.generations.len()
+    }
+
+    /// Every generation that can be read, with the last fence that was older.
+    pub(crate) fn generations_begun(&self) -> impl Iterator<Item = (Key, Fence)> {
+        self.generations
+            .iter()
+            .filter_map(|(identity, generation)| Some((*identity, *generation.began.read()?)))
+    }
+
+    /// Every run that can be read, in no order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (Fence, &Run)> {
+        self.runs.iter().filter_map(|(fence, filed)| Some((*fence, filed.cell.read()?)))
     }
 
     fn oldest_whole(&mut self) -> Option<Fence> {
@@ -327,13 +367,19 @@ impl Cells for Table {
             .collect()
     }
 
-    fn next_fence(&mut self) -> Fence {
+    fn next_fence(&mut self, now: Millis) -> Fence {
         // 2^64 claims take longer than any process lives.
         self.last += 1;
+        self.last = self.last.max(self.fences.least(now));
         Fence(self.last)
     }
 
+    fn raise_fence(&mut self, seen: Fence) {
+        self.last = self.last.max(seen.0);
+    }
+
     fn insert_run(&mut self, fence: Fence, run: Run) {
+        self.note(|changes| changes.runs.push(fence));
         let weight = self.enlist(fence, &run.state);
         self.note_life(&run.state);
         let at = run.state.ends();
@@ -360,6 +406,9 @@ impl Cells for Table {
         }
         let weight = filed.weight;
         let old = std::mem::replace(&mut filed.cell.value.state, state.clone());
+        if !matches!((&old, &state), (State::Flight { .. }, State::Flight { .. })) {
+            self.note(|changes| changes.runs.push(fence));
+        }
         self.note_life(&state);
         if is_same_answer(&old, &state) {
             return;
@@ -373,6 +422,7 @@ impl Cells for Table {
 
     fn remove_run(&mut self, fence: Fence) -> Option<Run> {
         let Filed { cell, look_at, weight } = *self.runs.remove(&fence)?;
+        self.note(|changes| changes.runs.push(fence));
         if let Some(at) = look_at {
             self.ends.cancel(Look { at, fence });
         }
@@ -382,6 +432,9 @@ impl Cells for Table {
     }
 
     fn point(&mut self, place: Place, fence: Fence) {
+        if let Place::Scope(scope) = place {
+            self.note(|changes| changes.scopes.push(scope));
+        }
         let before = self.places.insert(place, Cell::new(fence));
         if before.is_none() && matches!(place, Place::Lane(_)) {
             self.counts.lanes += 1;
@@ -389,12 +442,16 @@ impl Cells for Table {
     }
 
     fn clear(&mut self, place: Place) {
+        if let Place::Scope(scope) = place {
+            self.note(|changes| changes.scopes.push(scope));
+        }
         if self.places.remove(&place).is_some() && matches!(place, Place::Lane(_)) {
             self.counts.lanes -= 1;
         }
     }
 
     fn set_generation(&mut self, now: Millis, identity: Key, began: Fence) {
+        self.note(|changes| changes.generations.push(identity));
         let life = self.life_longest.max(GENERATION_LIFE_MIN);
         let ends = Millis(now.0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
         let generation = Generation { began: Cell::new(began), ends };
@@ -406,6 +463,7 @@ impl Cells for Table {
             && let Some((_, oldest)) = self.generation_ends.pop_first()
         {
             self.generations.remove(&oldest);
+            self.note(|changes| changes.generations.push(oldest));
             self.counts.generations_dropped_early += 1;
         }
     }
@@ -423,9 +481,34 @@ fn tombstone(record: &Record) -> Record {
     Record { headers, body: Kept::Dropped, ..record.clone() }
 }
 
+/// The cells as they are, for a test that compares them with those of another store.
+#[cfg(test)]
+pub(crate) struct Everything {
+    pub(crate) last: u64,
+    pub(crate) life_longest: Duration,
+    pub(crate) runs: Vec<(Fence, Cell<Run>)>,
+    pub(crate) places: Vec<(Place, Cell<Fence>)>,
+    pub(crate) generations: Vec<(Key, Cell<Fence>)>,
+}
+
 /// What only tests may see and do.
 #[cfg(test)]
 impl Table {
+    pub(crate) fn clocked(limits: MemoryLimits) -> Self {
+        Self { fences: Fences::Clocked, ..Self::new(limits) }
+    }
+
+    pub(crate) fn everything(&self) -> Everything {
+        let generations = self.generations.iter().map(|(key, generation)| (*key, generation.began.clone()));
+        Everything {
+            last: self.last,
+            life_longest: self.life_longest,
+            runs: self.runs.iter().map(|(fence, filed)| (*fence, filed.cell.clone())).collect(),
+            places: self.places.iter().map(|(place, cell)| (*place, cell.clone())).collect(),
+            generations: generations.collect(),
+        }
+    }
+
     pub(crate) fn place_foreign(&mut self, place: Place, fence: Fence) {
         self.places.insert(place, Cell { version: u16::MAX, value: fence });
     }

@@ -28,6 +28,7 @@ pub(super) struct Typed {
     pub(super) admin: String,
     pub(super) limits: String,
     pub(super) runtime: String,
+    pub(super) store: String,
 }
 
 impl Typed {
@@ -45,11 +46,12 @@ impl Typed {
             admin: String::new(),
             limits: String::new(),
             runtime: "workers = 2".to_owned(),
+            store: String::new(),
         }
     }
 
     pub(super) fn text(&self) -> String {
-        let Self { address, listener, servers, upstream, guard, admin, limits, runtime } = self;
+        let Self { address, listener, servers, upstream, guard, admin, limits, runtime, store } = self;
         let mut shown = String::new();
         for server in servers {
             write!(shown, "\"http://{server}\", ").expect("a text takes everything");
@@ -64,7 +66,7 @@ impl Typed {
              [route.guard]\nmode = \"serial\"\norder = [\"query:id\"]\n\
              [[route]]\nname = \"rest\"\nupstream = \"shop\"\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n{admin}\n\
-             [limits]\n{limits}\n[runtime]\n{runtime}\n[log]\nlevel = \"error\"\naccess = false\n"
+             [limits]\n{limits}\n[runtime]\n{runtime}\n[store]\n{store}\n[log]\nlevel = \"error\"\naccess = false\n"
         )
     }
 }

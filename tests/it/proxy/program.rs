@@ -6,7 +6,10 @@ use std::{
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Mutex,
+        mpsc::{self, Receiver},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -25,8 +28,10 @@ pub(super) struct Program {
     child: Child,
     pub(super) address: SocketAddr,
     pub(super) admin: SocketAddr,
-    /// Its standard error, by lines.
-    said: Receiver<String>,
+    /// What it had to say before it listened.
+    pub(super) said: Vec<String>,
+    /// Its standard error since, by lines.
+    lines: Mutex<Receiver<String>>,
     _folder: TempDir,
 }
 
@@ -43,18 +48,17 @@ impl Program {
 
     /// With at most so many files open.
     pub(super) fn limited(typed: &Typed, files_max: Option<usize>) -> Self {
+        Self::under(typed, &files_max.map_or_else(|| ":".to_owned(), |max| format!("ulimit -n {max}")))
+    }
+
+    /// After a shell has done something to itself.
+    pub(super) fn under(typed: &Typed, shell: &str) -> Self {
         let folder = tempfile::tempdir().expect("there is a place for files");
         let path = folder.path().join("oncegate.toml");
         fs::write(&path, typed.text()).expect("the place is ours");
+        let mut command = Command::new("sh");
         let program = env!("CARGO_BIN_EXE_oncegate");
-        let mut command = match files_max {
-            None => Command::new(program),
-            Some(max) => {
-                let mut command = Command::new("sh");
-                command.arg("-c").arg(format!("ulimit -n {max}; exec \"$0\" \"$@\"")).arg(program);
-                command
-            }
-        };
+        command.arg("-c").arg(format!("{shell}; exec \"$0\" \"$@\"")).arg(program);
         command.arg("run").arg("--config").arg(&path).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
         let said = BufReader::new(child.stderr.take().expect("it was piped"));
@@ -65,9 +69,10 @@ impl Program {
                 let _ = sender.send(line);
             }
         });
-        let address = said_address(&lines, "oncegate: listening on ");
-        let admin = said_address(&lines, "oncegate: operators: http://");
-        Self { child, address, admin, said: lines, _folder: folder }
+        let mut said = Vec::new();
+        let address = said_address(&lines, "oncegate: listening on ", &mut said);
+        let admin = said_address(&lines, "oncegate: operators: http://", &mut said);
+        Self { child, address, admin, said, lines: Mutex::new(lines), _folder: folder }
     }
 
     pub(super) fn client(&self) -> Wire {
@@ -89,11 +94,25 @@ impl Program {
 
     /// Waits until it says a line that begins so.
     pub(super) fn says(&self, begin: &str) {
-        while !self.said.recv_timeout(WAIT_MAX).expect("it says so").starts_with(begin) {}
+        let lines = self.lines.lock().expect("nobody panics with it");
+        while !lines.recv_timeout(WAIT_MAX).expect("it says so").starts_with(begin) {}
     }
 
     pub(super) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_none()
+    }
+
+    /// Ends it as a lost machine does: it can do nothing more.
+    pub(super) fn kill(mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Changes a limit while it runs.
+    pub(super) fn set_limit(&self, limit: &str) {
+        let pid = self.child.id().to_string();
+        let set = Command::new("prlimit").args(["--pid", &pid, limit]).status();
+        assert!(set.expect("there is a prlimit").success());
     }
 
     /// Waits for its end and gives the exit code.
@@ -146,8 +165,7 @@ impl Drop for Program {
     }
 }
 
-fn said_address(lines: &Receiver<String>, before: &str) -> SocketAddr {
-    let mut said = Vec::new();
+fn said_address(lines: &Receiver<String>, before: &str, said: &mut Vec<String>) -> SocketAddr {
     while let Ok(line) = lines.recv_timeout(WAIT_MAX) {
         if let Some(rest) = line.strip_prefix(before) {
             let address = rest.split(['/', ' ']).next().expect("there is a first part");

@@ -72,6 +72,10 @@ impl Wire {
         Self::of(TcpStream::connect(address).expect("somebody listens"))
     }
 
+    pub(super) fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect(address).map(Self::of)
+    }
+
     pub(super) fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(READ_MAX)).expect("a socket has a timeout");
         stream.set_nodelay(true).expect("a socket can be without delay");

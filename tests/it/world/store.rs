@@ -11,8 +11,8 @@ use oncegate::{
     ops::words::StoreOp,
     server,
     store::{
-        Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Settled, Store,
-        StoreError, memory::Memory,
+        Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Restored, Settled,
+        Store, StoreError, memory::Memory,
     },
 };
 
@@ -105,5 +105,9 @@ impl Store for Flaky {
 
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
         self.unless_failing(StoreOp::Forget, || self.memory.forget(lane))
+    }
+
+    fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
+        self.unless_failing(StoreOp::Restore, || self.memory.restore(restored))
     }
 }

@@ -1,13 +1,13 @@
 //! Who waits for what, and how they are woken.
 //!
 //! A wake-up must never be lost: whoever went away is skipped, and what is skipped here by a race is found again by
-//! the memory store's timer. Nothing here knows whether a place is free.
+//! the store's timer, or by the poll of the one who waits. Nothing here knows whether a place is free.
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use tokio::sync::oneshot::{self, Sender};
 
-use crate::store::{Fence, Key, Wake, Woken, hash::Short};
+use super::{Fence, Key, Wake, Woken, hash::Short};
 
 /// How many may wait in all. Routes bound their followers and lanes far lower; this bounds their sum.
 const WAITERS_MAX: usize = 1 << 20;
