@@ -105,6 +105,7 @@ async fn in_a_cluster_the_owner_of_the_slot_is_found_and_found_again_when_it_mov
     let url = format!("redis+cluster://127.0.0.1:{}", two.port);
     let store = connected(&url).await;
     let other = connected(&format!("redis+cluster://127.0.0.1:{}", one.port)).await;
+    listening(&one, 2).await;
     let hold = lead(&*store, &ask(1, "a", "order")).await;
     let waiting = claim(&*other, &ask(2, "a", "order")).await;
     let Claimed::Follow { wake, .. } = waiting else { panic!("{waiting:?}") };
