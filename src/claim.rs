@@ -17,6 +17,7 @@ use std::{
 };
 
 use smallvec::SmallVec;
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -89,7 +90,13 @@ pub enum NotSent {
 
 /// Sends a request, at most once per call. The promise of `NotSent` is absolute: not one byte has left.
 pub trait Sender {
-    fn send(&mut self, hold: &Hold) -> impl Future<Output = Sent>;
+    fn send(&self, hold: &Hold) -> impl Future<Output = Sent>;
+
+    /// Lets time pass, from now on. It is nearly always given up before; whoever has a cheaper timer than the runtime
+    /// gives that.
+    fn rest(&self, _from: Instant, length: Duration) -> impl Future<Output = ()> {
+        tokio::time::sleep(length)
+    }
 }
 
 /// How a flight ended, for everybody who waited.
@@ -203,6 +210,19 @@ impl Claims {
         self.tasks.wait().await;
     }
 
+    /// Tells the store that an answer has reached a client; in the background, where the store takes time.
+    pub fn delivered(self: &Arc<Self>, hold: Arc<Hold>) {
+        let claims = Arc::clone(self);
+        let mut telling = Box::pin(async move {
+            // If the store does not learn of it, the record lives as long as an undelivered one: a safe error.
+            let _ = claims.store.delivered(&hold).await;
+        });
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        if telling.as_mut().poll(&mut nobody).is_pending() {
+            drop(tokio::task::spawn_local(self.tasks.track_future(telling)));
+        }
+    }
+
     /// A token that no other claim of any replica has.
     fn owner(&self) -> Owner {
         let number = self.owners.fetch_add(1, Relaxed);
@@ -221,9 +241,9 @@ impl Claims {
             Joined::Full => Part::FollowersFull,
             Joined::Mismatch => Part::Mismatch,
             Joined::Begin(ticket, flight) => {
-                let driver = driver::Driver::new(Arc::clone(self), flight, demand);
-                let task = self.tasks.track_future(driver.run(sender()));
-                drop(tokio::task::spawn_local(task));
+                // In a box: a task's future is moved several times until it has its place.
+                let driver = Box::new(driver::Driver::new(Arc::clone(self), flight, demand, sender()));
+                drop(tokio::task::spawn_local(self.tasks.track_future(driver.run())));
                 Part::Seat(ticket)
             }
         }

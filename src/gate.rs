@@ -4,9 +4,11 @@
 //! A client only ever waits here: the flight itself (lanes, claim, sending, judging, settling) is the task of
 //! [`crate::claim::driver`], which calls [`lead`] to send. Nothing here touches the store or the shop.
 
+pub mod alarm;
 pub mod body;
 pub mod client;
 pub mod core;
+mod desk;
 pub mod find;
 pub mod forward;
 mod given;
@@ -17,14 +19,11 @@ pub mod renew;
 pub mod report;
 pub mod search;
 
-use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{future::poll_fn, pin::pin, rc::Rc, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
 
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderValue, Response, request::Parts};
 use hyper::body::Incoming;
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 
 use crate::{
     answer::{
@@ -38,12 +37,14 @@ use crate::{
     store::{Judged, Standing},
     upstream::ToShop,
 };
+use alarm::Nap;
 use body::{Collected, Reply};
 pub use client::Client;
 pub use core::{Core, Gate};
+use desk::{Desk, Front, LeadersOwn};
 use find::{Found, Matched};
 use given::{delivered, give, hold_of, leaders_answer, streamed};
-use lead::{Lead, LeadersOwn, Ready, Trace};
+use lead::{Lead, Ready};
 use renew::Renewing;
 use report::Report;
 
@@ -51,8 +52,12 @@ use report::Report;
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Answers one request of a client.
-pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
-    let (mut parts, incoming) = request.into_parts();
+pub async fn exchange(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    mut parts: Box<Parts>,
+    incoming: Incoming,
+) -> Response<Reply> {
     forward::name_host(&mut parts);
     let id = forward::request_id(core, &client.peer, &parts.headers);
     let trace = forward::traceparent(core, &client.peer, &mut parts.headers);
@@ -79,11 +84,12 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
                     passed.unwrap_or_else(|refusal| refuse(refusal, Some(number)))
                 }
                 Some(guard) if guard.enforce == Enforce::Observe => {
-                    observe::exchange(core, client, &id, guard, matched).await
+                    Box::pin(observe::exchange(core, client, &id, guard, matched)).await
                 }
                 Some(guard) => {
                     let report = Report::begin(core, client, number, &id, &matched.parts);
-                    guarded(core, client, &id, guard, matched, report).await
+                    // In a box, as above: traffic without a guard would carry the room for all this along.
+                    Box::pin(guarded(core, client, &id, guard, matched, report)).await
                 }
             }
         }
@@ -96,7 +102,7 @@ pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Inc
 async fn admitted(
     core: &Rc<Core>,
     client: &Client,
-    parts: Parts,
+    parts: Box<Parts>,
     incoming: Incoming,
 ) -> Result<Matched, Box<find::Unfound>> {
     match client.admits(&parts) {
@@ -145,17 +151,19 @@ async fn guarded(
     }
     let upstream = core.gate.config.routes[matched.route].upstream;
     let renewing = renew::of_request(core, upstream, &matched, Some(&read)).await;
-    let reading = match extract(core, guard, &matched, &read) {
+    let mut reading = match extract(core, guard, &matched, &read) {
         Ok(reading) => reading,
         Err(Unread::NoKey { looked }) => match guard.on_no_key {
-            OnNoKey::Bypass => return bypass(core, client, id, matched, (read, &renewing), report).await,
+            OnNoKey::Bypass => {
+                return Box::pin(bypass(core, client, id, matched, (read, &renewing), report)).await;
+            }
             OnNoKey::Refuse => return report.refuse(&Refusal::NoKey { detail: looked.into() }, Phase::Read),
         },
         Err(Unread::Unreadable { what }) => {
             return report.refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, Phase::Read);
         }
     };
-    report.reading(&reading);
+    report.reading(&mut reading);
     let arrived = Instant::now();
     let share = match reading.identity {
         IdentityRead::Undeclared => Share::NoIdentity,
@@ -165,17 +173,16 @@ async fn guarded(
     if let Some(refusal) = no_room(core, &reading) {
         return report.refuse(&refusal, Phase::Claim);
     }
-    let (own, mut leaders_own) = oneshot::channel();
-    let trace = Rc::new(Trace::default());
+    let desk = Rc::new(Desk::default());
+    let front = desk.front();
     let part = core.gate.claims.take_part(demand, || {
-        let ready = ready(client, id, guard, matched, read, &reading, (renewing, &trace));
-        Lead::new(Rc::clone(core), ready, own)
+        Lead::new(Rc::clone(core), ready(client, id, guard, matched, read, &reading, (renewing, desk)))
     });
     match part {
         Part::Seat(mut ticket) => {
             report.boarded(ticket.role());
-            let waited = wait(core, &mut ticket, &mut leaders_own, arrived + guard.wait_max).await;
-            report.trace(&trace);
+            let waited = wait(core, &mut ticket, &front, (arrived, guard.wait_max)).await;
+            report.server(front.server());
             let mut response = came(core, id, &reading, guard, (&ticket, share), waited, report);
             if core.gate.claims.store.standing() != Standing::Up {
                 replay::decorate_alone(response.headers_mut());
@@ -254,7 +261,7 @@ fn ready(
     matched: Matched,
     read: Collected,
     reading: &Reading,
-    (renewing, trace): (Renewing, &Rc<Trace>),
+    (renewing, desk): (Renewing, Rc<Desk>),
 ) -> Ready {
     let mut request = matched.parts;
     forward::to_shop(&client.peer, id, None, &mut request);
@@ -266,7 +273,7 @@ fn ready(
         keep: lead::keep(guard, reading.fingerprint.is_some()),
         idempotency_key: idempotency_key(guard, reading),
         renewing,
-        trace: Rc::clone(trace),
+        desk,
     }
 }
 
@@ -274,10 +281,10 @@ fn ready(
 /// be joined. Cores look without a lock: each of them may go beyond the bound by one.
 fn no_room(core: &Core, reading: &Reading) -> Option<Refusal> {
     let flights = &core.gate.claims.flights;
-    let full = flights.running() >= core.gate.config.limits.flights_max;
-    let begins = reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint));
+    let is_full = flights.running() >= core.gate.config.limits.flights_max;
+    let begins = || reading.fingerprint.is_none_or(|fingerprint| !flights.has(&fingerprint));
     let bound = "flights (limits.flights_max)";
-    (full && begins).then_some(Refusal::Overloaded { retry_after: TRY_AGAIN, bound })
+    (is_full && begins()).then_some(Refusal::Overloaded { retry_after: TRY_AGAIN, bound })
 }
 
 /// A stable key that a plugin of the shop may use: the same for the same request, a guess to nobody.
@@ -286,8 +293,7 @@ fn idempotency_key(guard: &Guard, reading: &Reading) -> Option<HeaderValue> {
         return None;
     }
     let key = reading.fingerprint?;
-    let hex: String = key.0.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    HeaderValue::from_str(&format!("oncegate-{hex}")).ok()
+    HeaderValue::from_str(&format!("oncegate-{}", key.hex(16))).ok()
 }
 
 enum Waited {
@@ -303,35 +309,28 @@ enum Waited {
 async fn wait(
     core: &Core,
     ticket: &mut Ticket,
-    leaders_own: &mut oneshot::Receiver<LeadersOwn>,
-    until: Instant,
+    front: &Front,
+    (arrived, wait_max): (Instant, Duration),
 ) -> Waited {
-    let waiting = async {
-        let mut own = None;
-        loop {
-            tokio::select! {
-                biased;
-                end = ticket.end() => {
-                    // The end may come before a large answer was begun to be read: it is streamed all the same.
-                    return match own.or_else(|| leaders_own.try_recv().ok()) {
-                        Some(own) if own.stream.is_some() => Waited::Stream(own),
-                        own => Waited::End(end, own),
-                    };
-                }
-                came = &mut *leaders_own, if own.is_none() && !leaders_own.is_terminated() => match came {
-                    Ok(mine) if mine.stream.is_some() => return Waited::Stream(mine),
-                    Ok(mine) => own = Some(mine),
-                    // A follower's sender was dropped unused.
-                    Err(_) => {}
-                },
-            }
+    let mut end = pin!(ticket.end());
+    let mut nap = pin!(Nap::new(&core.alarms, arrived, wait_max));
+    poll_fn(|cx| {
+        if let Poll::Ready(end) = end.as_mut().poll(cx) {
+            // The end may come before a large answer was begun to be read: it is streamed all the same.
+            return Poll::Ready(match front.take() {
+                Some(own) if own.stream.is_some() => Waited::Stream(own),
+                own => Waited::End(end, own),
+            });
         }
-    };
-    tokio::select! {
-        biased;
-        waited = timeout_at(until, waiting) => waited.unwrap_or(Waited::InVain),
-        () = core.gate.cut.cancelled() => Waited::Cut,
-    }
+        if let Poll::Ready(own) = front.poll_begun(cx) {
+            return Poll::Ready(Waited::Stream(own));
+        }
+        if nap.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Waited::InVain);
+        }
+        if core.alarms.is_cut() { Poll::Ready(Waited::Cut) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// What the end of the flight means to one of those who waited for it.
@@ -354,7 +353,7 @@ fn answered(
     match end.what {
         Ended::Answered { answer, judged, hold } => {
             let reason = reason_of(judged);
-            let delivered = delivered(core, guard, judged, &hold);
+            let delivered = delivered(core, guard, judged, hold);
             match (role, own) {
                 (Role::Leader, Some(own)) => {
                     let stored = stored(guard, judged, reading);
@@ -368,13 +367,13 @@ fn answered(
         }
         Ended::Followed { answer, judged } => {
             let hold = hold_of(reading, &answer, core.gate.claims.lease);
-            let delivered = delivered(core, guard, judged, &hold);
+            let delivered = delivered(core, guard, judged, hold);
             let given = give(id, &answer, (How::Follow, judged), share, delivered);
             report.given(given, &answer, How::Follow, reason_of(judged))
         }
         Ended::Replayed(record) => {
             let hold = hold_of(reading, &record, core.gate.claims.lease);
-            let delivered = delivered(core, guard, Judged::Done, &hold);
+            let delivered = delivered(core, guard, Judged::Done, hold);
             let given = give(id, &record, (How::Replay, Judged::Done), share, delivered);
             report.given(given, &record, How::Replay, Reason::Done)
         }
@@ -440,9 +439,9 @@ async fn bypass(
 impl Found {
     fn into_body(self) -> ToShop {
         match self {
-            Found::Stream(incoming) => ToShop::Client(incoming),
+            Found::Stream(incoming) => ToShop::client(incoming),
             Found::Collected(read) => read.into_body(),
-            Found::Begun { begun, rest, lent } => ToShop::Begun { begun: Some(lent.around(begun)), rest },
+            Found::Begun { begun, rest, lent } => ToShop::begun(lent.around(begun), rest),
             Found::Taken => ToShop::empty(),
         }
     }

@@ -7,14 +7,21 @@
 //! Nothing here sends a request, reads a request, or knows what HTTP is beyond a kept answer.
 
 pub mod file;
-mod hash;
+pub mod hash;
 pub mod machine;
 pub mod memory;
 pub mod redis;
 pub mod standby;
 mod waiters;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::{Future, Ready, ready},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -31,7 +38,14 @@ impl Key {
     /// The first 8 hex digits: enough to compare two log lines, too few to forge.
     #[must_use]
     pub fn short(&self) -> String {
-        self.0.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+        self.hex(4)
+    }
+
+    /// The first `bytes` of it as hex digits.
+    #[must_use]
+    pub fn hex(&self, bytes: usize) -> String {
+        let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+        self.0.iter().take(bytes).flat_map(|byte| [digit(byte >> 4), digit(byte & 0xF)]).collect()
     }
 }
 
@@ -300,7 +314,43 @@ pub enum StoreError {
     Forgot,
 }
 
-pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+/// The answer to a call. A store that is memory has it at once: no box is made for it, and nobody waits.
+pub enum Reply<'a, T> {
+    Now(Ready<Result<T, StoreError>>),
+    Later(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>),
+}
+
+impl<'a, T> Reply<'a, T> {
+    pub fn now(answer: Result<T, StoreError>) -> Self {
+        Self::Now(ready(answer))
+    }
+
+    pub fn later(answer: impl Future<Output = Result<T, StoreError>> + Send + 'a) -> Self {
+        Self::Later(Box::pin(answer))
+    }
+
+    /// The answer that is there already.
+    ///
+    /// # Errors
+    /// The reply itself, which has to be waited for.
+    pub fn at_once(self) -> Result<Result<T, StoreError>, Self> {
+        match self {
+            Self::Now(answer) => Ok(answer.into_inner()),
+            Self::Later(_) => Err(self),
+        }
+    }
+}
+
+impl<T> Future for Reply<'_, T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(answer) => Pin::new(answer).poll(cx),
+            Self::Later(answer) => answer.as_mut().poll(cx),
+        }
+    }
+}
 
 /// The seam. Every change is one atomic step that compares owner and fence.
 pub trait Store: Send + Sync + 'static {
@@ -333,7 +383,7 @@ pub trait Store: Send + Sync + 'static {
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled>;
     /// Which memory the store has now. One that can only forget together with its process has one for ever.
     fn epoch(&self) -> Reply<'_, Epoch> {
-        Box::pin(std::future::ready(Ok(Epoch::default())))
+        Reply::now(Ok(Epoch::default()))
     }
     /// From now on the store's memory of this epoch is trusted. A call (but [`Self::restore`] and [`Self::epoch`]) that
     /// meets another one ends in [`StoreError::Forgot`] and changes nothing.

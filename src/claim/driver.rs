@@ -9,12 +9,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight,
-    lane::Place,
+    lane::Places,
 };
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
     store::{
-        Ask, Claimed, Ending, Fence, Hold, Judged, May, Renewed, Reply, Settled, StoreError, Wake, Woken,
+        Ask, Claimed, Ending, Fence, Hold, Judged, May, OnStoreDown, Owner, Renewed, Reply, Settled,
+        StoreError, Wake, Woken,
     },
 };
 
@@ -31,10 +32,15 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 
 type Flight = flight::Flight<End>;
 
-pub struct Driver {
+pub struct Driver<S> {
     claims: Arc<Claims>,
     flight: Arc<Flight>,
-    demand: Demand,
+    ask: Ask,
+    route: usize,
+    boarding: Boarding,
+    on_store_down: OnStoreDown,
+    lane_depth_max: usize,
+    sender: S,
     spent: Spent,
     told: bool,
 }
@@ -44,110 +50,161 @@ enum Asked {
     Lead(Hold),
     End(Ended, Option<Fence>),
     /// The store gave no answer; it may have carried the claim out.
-    Unheard(Ask),
+    Unheard,
     /// Every client left while nothing was sent.
     Withdrawn,
 }
 
-impl Driver {
-    pub fn new(claims: Arc<Claims>, flight: Arc<Flight>, demand: Demand) -> Self {
-        Self { claims, flight, demand, spent: Spent::default(), told: false }
+/// What the lanes of this process came to.
+enum Entered {
+    Yes(Places),
+    Full,
+    /// Every client left.
+    Withdrawn,
+}
+
+/// A claim that was asked of the store.
+struct Asking {
+    started: Instant,
+    /// How many had come on board before.
+    boarded: usize,
+}
+
+/// The futures of ways that are seldom gone are boxed, so that the task of a flight has no room for them.
+impl<S: Sender> Driver<S> {
+    pub fn new(claims: Arc<Claims>, flight: Arc<Flight>, demand: Demand, sender: S) -> Self {
+        let ask = Ask {
+            // Each time it asks anew, it does so as somebody else.
+            owner: Owner(0),
+            lanes: demand.lanes,
+            fingerprint: demand.fingerprint,
+            scope: demand.scope,
+            body: demand.body,
+            generations: demand.generations,
+            may: May::FollowAny,
+            lease: claims.lease,
+            in_doubt: demand.in_doubt,
+        };
+        let Demand { route, boarding, on_store_down, lane_depth_max, .. } = demand;
+        let (spent, told) = (Spent::default(), false);
+        Self { claims, flight, ask, on_store_down, route, boarding, lane_depth_max, sender, spent, told }
     }
 
     /// Runs the flight to its end.
-    pub async fn run<S: Sender>(mut self, mut sender: S) {
-        let queued = Instant::now();
-        let (claims, flight) = (Arc::clone(&self.claims), Arc::clone(&self.flight));
-        let places = tokio::select! {
-            biased;
-            places = claims.lanes.enter(&self.demand.lanes, self.demand.lane_depth_max) => places,
-            () = flight.deserted() => return self.tell_nobody(),
+    pub async fn run(mut self: Box<Self>) {
+        let places = match self.claims.lanes.enter_free(&self.ask.lanes) {
+            Some(places) => places,
+            None => match Box::pin(self.queue()).await {
+                Entered::Yes(places) => places,
+                Entered::Full => return self.tell(Ended::LaneFull, None),
+                Entered::Withdrawn => return self.tell_nobody(),
+            },
         };
-        let Ok(places) = places else { return self.tell(Ended::LaneFull, None) };
-        self.spent.queued = queued.elapsed();
         for attempt in 1.. {
             let hold = match self.ask().await {
-                Asked::Lead(hold) => hold,
+                Asked::Lead(hold) => Arc::new(hold),
                 Asked::End(ended, fence) => return self.tell(ended, fence),
-                Asked::Unheard(ask) => {
+                Asked::Unheard => {
                     self.tell(Ended::StoreDown, None);
                     // Whoever comes next is to hear the same at once, and not to queue behind this.
                     drop(places);
-                    return self.give_back_unheard(ask).await;
+                    return Box::pin(self.give_back_unheard()).await;
                 }
                 Asked::Withdrawn => return self.tell_nobody(),
             };
             if !self.flight.set_out() {
-                self.abandon(&hold).await;
+                Box::pin(self.abandon(&hold)).await;
                 return self.tell_nobody();
             }
             let sent = Instant::now();
-            let came = self.send(&mut sender, &hold).await;
+            let came = send(&self.claims, &self.sender, &hold, sent).await;
             self.spent.upstream = sent.elapsed();
             match came {
                 Sent::Answered(answered) => return self.settle(hold, answered).await,
-                Sent::Lost(lost) => return self.lost(hold, places, lost).await,
+                Sent::Lost(lost) => return Box::pin(self.lost(&hold, places, lost)).await,
                 Sent::NotSent(NotSent::Unreachable) => {
-                    self.abandon(&hold).await;
+                    Box::pin(self.abandon(&hold)).await;
                     let others_wait = self.flight.clients() > 1;
                     if attempt >= ATTEMPTS_MAX || !others_wait || !self.flight.come_back() {
                         return self.tell(Ended::Unreachable, Some(hold.fence));
                     }
-                    tokio::time::sleep(ATTEMPT_PAUSE).await;
+                    Box::pin(tokio::time::sleep(ATTEMPT_PAUSE)).await;
                 }
             }
         }
     }
 
+    /// Waits for lanes that others are in.
+    async fn queue(&mut self) -> Entered {
+        let queued = Instant::now();
+        let places = tokio::select! {
+            biased;
+            places = self.claims.lanes.enter(&self.ask.lanes, self.lane_depth_max) => places,
+            () = self.flight.deserted() => return Entered::Withdrawn,
+        };
+        let Ok(places) = places else { return Entered::Full };
+        self.spent.queued = queued.elapsed();
+        Entered::Yes(places)
+    }
+
     /// Claims until it is clear what to do; waits for other replicas where it must.
     async fn ask(&mut self) -> Asked {
-        let demand = &self.demand;
-        let mut ask = Ask {
-            owner: self.claims.owner(),
-            lanes: demand.lanes.clone(),
-            fingerprint: demand.fingerprint,
-            scope: demand.scope,
-            body: demand.body,
-            generations: demand.generations.clone(),
-            may: match demand.boarding {
-                Boarding::UntilEnd => May::FollowAny,
-                Boarding::UntilSent => May::FollowAfter(None),
-            },
-            lease: self.claims.lease,
-            in_doubt: demand.in_doubt,
+        self.ask.owner = self.claims.owner();
+        self.ask.may = match self.boarding {
+            Boarding::UntilEnd => May::FollowAny,
+            Boarding::UntilSent => May::FollowAfter(None),
         };
+        let asking = Asking { started: Instant::now(), boarded: self.flight.boarded() };
+        let claimed = match self.ask_store().at_once() {
+            Ok(claimed @ Ok(_)) => claimed,
+            Ok(error @ Err(_)) => Box::pin(self.claim_again(Reply::now(error))).await,
+            Err(reply) => Box::pin(self.claim_again(reply)).await,
+        };
+        self.heard(&asking, &claimed);
+        match claimed {
+            Ok(Claimed::Lead(hold)) => Asked::Lead(hold),
+            Err(_) => Asked::Unheard,
+            Ok(claimed) => Box::pin(self.ask_on(asking, claimed)).await,
+        }
+    }
+
+    fn heard(&mut self, asking: &Asking, claimed: &Result<Claimed, StoreError>) {
+        let took = asking.started.elapsed();
+        self.spent.claiming += took;
+        self.claims.observer.claimed(outcome(claimed), took);
+    }
+
+    async fn claim_again(&self, first: Reply<'_, Claimed>) -> Result<Claimed, StoreError> {
+        self.call_again(StoreOp::Claim, first, || self.ask_store()).await
+    }
+
+    /// The right to send was not to be had at once.
+    async fn ask_on(&mut self, mut asking: Asking, mut claimed: Claimed) -> Asked {
         let mut known_before = 0;
         loop {
-            let started = Instant::now();
-            let boarded = self.flight.boarded();
-            let claimed = self.call_again(StoreOp::Claim, || self.claim(&ask)).await;
-            let took = started.elapsed();
-            self.spent.claiming += took;
-            self.claims.observer.claimed(outcome(&claimed), took);
             let (following, wake) = match claimed {
-                Err(_) => return Asked::Unheard(ask),
-                Ok(Claimed::Lead(hold)) => return Asked::Lead(hold),
-                Ok(Claimed::Replay(record)) => {
+                Claimed::Lead(hold) => return Asked::Lead(hold),
+                Claimed::Replay(record) => {
                     let fence = record.fence;
                     return Asked::End(Ended::Replayed(record), Some(fence));
                 }
-                Ok(Claimed::Resolved { remaining, .. }) => {
+                Claimed::Resolved { remaining, .. } => {
                     return Asked::End(Ended::Resolved { remaining }, None);
                 }
-                Ok(Claimed::InDoubt { remaining, .. }) => {
+                Claimed::InDoubt { remaining, .. } => {
                     return Asked::End(Ended::InDoubt { remaining }, None);
                 }
-                Ok(Claimed::Mismatch) => return Asked::End(Ended::Mismatch, None),
-                Ok(Claimed::Busy) => return Asked::End(Ended::Busy, None),
-                Ok(Claimed::Follow { fence, wake }) if self.may_follow(known_before) => (Some(fence), wake),
+                Claimed::Mismatch => return Asked::End(Ended::Mismatch, None),
+                Claimed::Busy => return Asked::End(Ended::Busy, None),
+                Claimed::Follow { fence, wake } if self.may_follow(known_before) => (Some(fence), wake),
                 // A signal has come since that run may have begun: it waits for the one after.
-                Ok(Claimed::Follow { fence, wake }) => {
-                    (ask.may, known_before) = (May::FollowAfter(Some(fence)), boarded);
+                Claimed::Follow { fence, wake } => {
+                    (self.ask.may, known_before) = (May::FollowAfter(Some(fence)), asking.boarded);
                     (None, wake)
                 }
-                Ok(Claimed::Queue { running, wake }) => {
-                    if ask.may == May::FollowAfter(None) && running.is_some() {
-                        (ask.may, known_before) = (May::FollowAfter(running), boarded);
+                Claimed::Queue { running, wake } => {
+                    if self.ask.may == May::FollowAfter(None) && running.is_some() {
+                        (self.ask.may, known_before) = (May::FollowAfter(running), asking.boarded);
                     }
                     (None, wake)
                 }
@@ -155,7 +212,7 @@ impl Driver {
             let waited = Instant::now();
             let woken = tokio::select! {
                 biased;
-                woken = woken_or_polled(wake, jitter(&ask)) => woken,
+                woken = woken_or_polled(wake, jitter(&self.ask)) => woken,
                 () = self.flight.deserted() => return Asked::Withdrawn,
             };
             self.spent.queued += waited.elapsed();
@@ -164,16 +221,23 @@ impl Driver {
             {
                 return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
             }
+            asking = Asking { started: Instant::now(), boarded: self.flight.boarded() };
+            let again = self.claim_again(self.ask_store()).await;
+            self.heard(&asking, &again);
+            claimed = match again {
+                Ok(again) => again,
+                Err(_) => return Asked::Unheard,
+            };
         }
     }
 
-    fn claim<'a>(&'a self, ask: &'a Ask) -> Reply<'a, Claimed> {
-        self.claims.store.claim_where(ask, self.demand.on_store_down)
+    fn ask_store(&self) -> Reply<'_, Claimed> {
+        self.claims.store.claim_where(&self.ask, self.on_store_down)
     }
 
     /// Asks again with the same owner, which gives the same answer, so that a claim that was carried out unheard does
     /// not hold its order until it is in doubt though nothing was sent.
-    async fn give_back_unheard(&self, ask: Ask) {
+    async fn give_back_unheard(&self) {
         let until = Instant::now() + self.claims.lease;
         while Instant::now() < until {
             tokio::select! {
@@ -181,7 +245,7 @@ impl Driver {
                 () = self.claims.stopping.cancelled() => return,
                 () = tokio::time::sleep(SETTLE_PAUSE) => {}
             }
-            match self.call(StoreOp::Claim, self.claim(&ask)).await {
+            match self.call(StoreOp::Claim, self.ask_store()).await {
                 Err(_) => {}
                 Ok(Claimed::Lead(hold)) => return self.abandon(&hold).await,
                 // It is somebody else's turn: ours was never taken, or is over.
@@ -194,57 +258,40 @@ impl Driver {
     /// any run in mode `once`. A signal may only follow a run that began after it: that is so for those who were on
     /// board when the store was asked while the run before was at the shop, and for nobody who came since.
     fn may_follow(&self, known_before: usize) -> bool {
-        match self.demand.boarding {
+        match self.boarding {
             Boarding::UntilEnd => true,
             Boarding::UntilSent => self.flight.close(known_before),
         }
     }
 
-    /// Sends, and keeps the lease alive until the shop has answered.
-    async fn send<S: Sender>(&self, sender: &mut S, hold: &Hold) -> Sent {
-        let mut sending = std::pin::pin!(sender.send(hold));
-        let mut held = Renewed::Held;
-        loop {
-            tokio::select! {
-                biased;
-                sent = &mut sending => return sent,
-                () = tokio::time::sleep(hold.lease / 3) => {
-                    // A renewal that failed is tried again: the lease may well still be ours.
-                    if held == Renewed::Held && let Ok(found) = self.call(StoreOp::Renew, self.claims.store.renew(hold)).await {
-                        held = found;
-                        if held == Renewed::Lost {
-                            self.claims.observer.lease_lost();
-                        }
-                    }
-                }
+    async fn settle(&mut self, hold: Arc<Hold>, answered: Answered) {
+        let Answered { answer, judged, keep } = answered;
+        let ended = Ended::Answered { answer: Arc::clone(&answer), judged, hold: Arc::clone(&hold) };
+        let ending = ending(answer, judged, keep);
+        let settled = match self.claims.store.settle(&hold, ending.clone()).at_once() {
+            Ok(settled @ Ok(_)) => settled,
+            Ok(Err(error)) => self.failed(StoreOp::Settle, error),
+            Err(reply) => Box::pin(self.call(StoreOp::Settle, reply)).await,
+        };
+        match settled {
+            Ok(settled) => {
+                self.count(settled);
+                self.tell(ended, Some(hold.fence));
             }
+            Err(_) => Box::pin(self.unsettled(&hold, ended, ending)).await,
         }
     }
 
-    async fn settle(&mut self, hold: Hold, answered: Answered) {
-        let Answered { answer, judged, keep } = answered;
-        let hold = Arc::new(hold);
+    /// The client is not made to pay for a store that is down. Where the answer is kept, those who come meanwhile get
+    /// it from this flight, which stays on the table while the settle is tried again. A failure is for nobody who
+    /// comes after it: they wait for the lane and lead.
+    async fn unsettled(&mut self, hold: &Hold, ended: Ended, ending: Ending) {
         let fence = Some(hold.fence);
-        let ended = Ended::Answered { answer: Arc::clone(&answer), judged, hold: Arc::clone(&hold) };
-        let ending = ending(answer, judged, keep);
-        match self.call(StoreOp::Settle, self.claims.store.settle(&hold, ending.clone())).await {
-            Ok(settled) => {
-                self.count(settled);
-                self.tell(ended, fence);
-            }
-            Err(_) => {
-                // The client is not made to pay for a store that is down. Where the answer is kept, those who come
-                // meanwhile get it from this flight, which stays on the table while the settle is tried again. A
-                // failure is for nobody who comes after it: they wait for the lane and lead.
-                match &ending {
-                    Ending::Done { .. } => self.announce(ended, fence),
-                    Ending::DoneUnkept { .. } | Ending::Failed { .. } | Ending::InDoubt => {
-                        self.tell(ended, fence)
-                    }
-                }
-                self.settle_again(&hold, ending).await;
-            }
+        match &ending {
+            Ending::Done { .. } => self.announce(ended, fence),
+            Ending::DoneUnkept { .. } | Ending::Failed { .. } | Ending::InDoubt => self.tell(ended, fence),
         }
+        self.settle_again(hold, ending).await;
     }
 
     async fn settle_again(&self, hold: &Hold, ending: Ending) {
@@ -263,16 +310,17 @@ impl Driver {
     }
 
     /// No answer is known: say so, and go on listening for a while without keeping anybody waiting.
-    async fn lost(&mut self, hold: Hold, places: Vec<Place>, lost: Lost) {
+    async fn lost(&mut self, hold: &Hold, places: Places, lost: Lost) {
         let Lost { cause, late } = lost;
-        self.claims.observer.in_doubt(self.demand.route, cause, &hold);
+        self.claims.observer.in_doubt(self.route, cause, hold);
         // If the store cannot be told, the lease runs out there and leads to the same state.
-        let _ = self.call_again(StoreOp::Settle, || self.claims.store.settle(&hold, Ending::InDoubt)).await;
+        let settle = || self.claims.store.settle(hold, Ending::InDoubt);
+        let _ = self.call_again(StoreOp::Settle, settle(), settle).await;
         self.tell(Ended::Lost(cause), Some(hold.fence));
         // Who waits for the lane is to learn of the doubt now, not when the shop answers.
         drop(places);
         if let Some((listening, patience)) = late {
-            self.listen_on(&hold, listening, patience).await;
+            self.listen_on(hold, listening, patience).await;
         }
     }
 
@@ -297,7 +345,8 @@ impl Driver {
 
     async fn abandon(&self, hold: &Hold) {
         // If the store cannot be told, the lease runs out and the order is held as in doubt: safe, if slow.
-        let _ = self.call_again(StoreOp::Abandon, || self.claims.store.abandon(hold)).await;
+        let abandon = || self.claims.store.abandon(hold);
+        let _ = self.call_again(StoreOp::Abandon, abandon(), abandon).await;
     }
 
     /// For calls that may be made again: one that failed may have been carried out, and asked again it says so. All
@@ -305,19 +354,21 @@ impl Driver {
     async fn call_again<'a, T>(
         &self,
         operation: StoreOp,
-        mut reply: impl FnMut() -> Reply<'a, T>,
+        mut reply: Reply<'a, T>,
+        again: impl Fn() -> Reply<'a, T>,
     ) -> Result<T, StoreError> {
         let until = Instant::now() + self.claims.deadline;
         for _ in 1..CALLS_MAX {
-            match timeout_at(until, reply()).await {
+            match timeout_at(until, reply).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 // The store has had its time already.
                 Ok(Err(StoreError::Deadline)) => return self.failed(operation, StoreError::Deadline),
                 Ok(Err(error)) => self.claims.observer.store_error(operation, &error),
                 Err(_) => return self.failed(operation, StoreError::Deadline),
             }
+            reply = again();
         }
-        match timeout_at(until, reply()).await {
+        match timeout_at(until, reply).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => self.failed(operation, error),
             Err(_) => self.failed(operation, StoreError::Deadline),
@@ -330,16 +381,11 @@ impl Driver {
     }
 
     async fn call<T>(&self, operation: StoreOp, reply: Reply<'_, T>) -> Result<T, StoreError> {
-        let answered = match timeout(self.claims.deadline, reply).await {
-            Ok(answered) => answered,
-            Err(_) => Err(StoreError::Deadline),
-        };
-        if let Err(error) = &answered {
-            self.claims.observer.store_error(operation, error);
-        }
-        answered
+        self.claims.call(operation, reply).await
     }
+}
 
+impl<S> Driver<S> {
     fn tell(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
         self.claims.observer.queued(self.spent.queued);
@@ -358,13 +404,50 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
+impl<S> Drop for Driver<S> {
     /// A task that dies still tells those who wait; what it may have sent is found by its lease running out.
     fn drop(&mut self) {
         if !self.told {
             self.tell(Ended::Broken, None);
         }
         self.claims.flights.landed(&self.flight);
+    }
+}
+
+/// Sends, and keeps the lease alive until the shop has answered.
+async fn send<S: Sender>(claims: &Claims, sender: &S, hold: &Hold, now: Instant) -> Sent {
+    let mut sending = std::pin::pin!(sender.send(hold));
+    let (mut held, mut now) = (Renewed::Held, now);
+    loop {
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent,
+            () = sender.rest(now, hold.lease / 3) => {
+                // A renewal that failed is tried again: the lease may well still be ours.
+                if held == Renewed::Held
+                    && let Ok(found) = Box::pin(claims.call(StoreOp::Renew, claims.store.renew(hold))).await
+                {
+                    held = found;
+                    if held == Renewed::Lost {
+                        claims.observer.lease_lost();
+                    }
+                }
+                now = Instant::now();
+            }
+        }
+    }
+}
+
+impl Claims {
+    async fn call<T>(&self, operation: StoreOp, reply: Reply<'_, T>) -> Result<T, StoreError> {
+        let answered = match timeout(self.deadline, reply).await {
+            Ok(answered) => answered,
+            Err(_) => Err(StoreError::Deadline),
+        };
+        if let Err(error) = &answered {
+            self.observer.store_error(operation, error);
+        }
+        answered
     }
 }
 

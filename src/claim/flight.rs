@@ -6,13 +6,13 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use dashmap::{DashMap, Entry};
 use tokio::sync::Notify;
 
-use crate::store::Key;
+use crate::store::{Key, hash::Short};
 
 /// What a client gets when it asks to take part.
 pub enum Joined<E> {
@@ -61,6 +61,8 @@ struct Seats {
 pub struct Flight<E> {
     key: Option<Key>,
     body: Option<Key>,
+    /// It was taken off the table, where it was put once.
+    forgotten: AtomicBool,
     seats: Mutex<Seats>,
     deserted: Notify,
     end: OnceLock<E>,
@@ -70,7 +72,8 @@ pub struct Flight<E> {
 impl<E> Flight<E> {
     fn new(key: Option<Key>, body: Option<Key>) -> Self {
         let seats = Mutex::new(Seats { phase: Phase::Waiting, taken: 1, boarded: 1 });
-        Self { key, body, seats, deserted: Notify::new(), end: OnceLock::new(), ended: Notify::new() }
+        let (forgotten, deserted, ended) = (AtomicBool::new(false), Notify::new(), Notify::new());
+        Self { key, body, forgotten, seats, deserted, end: OnceLock::new(), ended }
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -185,14 +188,14 @@ impl<E> Drop for Ticket<E> {
 
 /// The table of flights that may be joined.
 pub struct Flights<E> {
-    by_key: DashMap<Key, Arc<Flight<E>>>,
+    by_key: DashMap<Key, Arc<Flight<E>>, Short>,
     followers: AtomicUsize,
     running: AtomicUsize,
 }
 
 impl<E> Default for Flights<E> {
     fn default() -> Self {
-        Self { by_key: DashMap::new(), followers: AtomicUsize::new(0), running: AtomicUsize::new(0) }
+        Self { by_key: DashMap::default(), followers: AtomicUsize::new(0), running: AtomicUsize::new(0) }
     }
 }
 
@@ -286,7 +289,9 @@ impl<E: Clone> Flights<E> {
 impl<E> Flights<E> {
     /// Takes the flight off the table, if the place is still its own: a newer flight of the same key stays.
     pub fn forget(&self, flight: &Arc<Flight<E>>) {
-        if let Some(key) = flight.key {
+        if let Some(key) = flight.key
+            && !flight.forgotten.swap(true, Relaxed)
+        {
             self.by_key.remove_if(&key, |_, held| Arc::ptr_eq(held, flight));
         }
     }

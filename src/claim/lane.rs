@@ -13,9 +13,10 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::store::Key;
+use crate::store::{Key, hash::Short};
 
 /// More wait for this order than the route allows.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -23,7 +24,7 @@ pub struct LaneFull;
 
 #[derive(Default)]
 pub struct Lanes {
-    queues: DashMap<Key, VecDeque<Waiter>>,
+    queues: DashMap<Key, VecDeque<Waiter>, Short>,
     waiting: AtomicUsize,
     tokens: AtomicUsize,
 }
@@ -32,6 +33,9 @@ struct Waiter {
     token: usize,
     turn: oneshot::Sender<()>,
 }
+
+/// The lanes of one exchange; one for nearly all.
+pub type Places = SmallVec<[Place; 1]>;
 
 /// A place in the queue of one lane, or its head. Dropping it lets the next one in.
 pub struct Place {
@@ -42,10 +46,30 @@ pub struct Place {
 }
 
 impl Lanes {
+    /// Takes all lanes if nobody is in any of them, the usual case.
+    pub fn enter_free(self: &Arc<Self>, lanes: &[Key]) -> Option<Places> {
+        let mut places = Places::new();
+        for lane in lanes {
+            let is_free = match self.queues.entry(*lane) {
+                Entry::Vacant(place) => {
+                    drop(place.insert(VecDeque::new()));
+                    true
+                }
+                Entry::Occupied(_) => false,
+            };
+            if !is_free {
+                // What was taken so far is given back.
+                return None;
+            }
+            places.push(Place { lanes: Arc::clone(self), lane: *lane, token: self.token(), turn: None });
+        }
+        Some(places)
+    }
+
     /// Takes all lanes, in the order given (sorted), each as soon as its turn comes. At most `depth_max` wait
     /// behind the head of one lane.
-    pub async fn enter(self: &Arc<Self>, lanes: &[Key], depth_max: usize) -> Result<Vec<Place>, LaneFull> {
-        let mut places = Vec::with_capacity(lanes.len());
+    pub async fn enter(self: &Arc<Self>, lanes: &[Key], depth_max: usize) -> Result<Places, LaneFull> {
+        let mut places = Places::new();
         for lane in lanes {
             let mut place = self.queue_up(*lane, depth_max)?;
             place.turn().await;
@@ -55,7 +79,7 @@ impl Lanes {
     }
 
     fn queue_up(self: &Arc<Self>, lane: Key, depth_max: usize) -> Result<Place, LaneFull> {
-        let token = self.tokens.fetch_add(1, Relaxed);
+        let token = self.token();
         let turn = match self.queues.entry(lane) {
             Entry::Vacant(place) => {
                 drop(place.insert(VecDeque::new()));
@@ -73,6 +97,10 @@ impl Lanes {
             }
         };
         Ok(Place { lanes: Arc::clone(self), lane, token, turn })
+    }
+
+    fn token(&self) -> usize {
+        self.tokens.fetch_add(1, Relaxed)
     }
 
     fn leave(&self, lane: Key, token: usize) {
@@ -180,6 +208,19 @@ mod tests {
         drop(sleeper);
         assert!(last.await.is_ok());
         assert_eq!(lanes.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn lanes_are_taken_without_waiting_only_if_all_of_them_are_free() {
+        let lanes = Arc::new(Lanes::default());
+        let both = [key(1), key(2)];
+        let held = lanes.enter(&both[1..], 9).await;
+        assert!(lanes.enter_free(&both).is_none());
+        let first = lanes.enter_free(&both[..1]);
+        assert!(first.is_some(), "what was taken in vain was given back");
+        drop((held, first));
+        assert!(lanes.enter_free(&both).is_some());
+        assert!(lanes.is_empty());
     }
 
     #[tokio::test]

@@ -261,9 +261,13 @@ pub async fn tick(core: Rc<Core>, roster: Rc<Roster>, stop: Stop) {
     let mut ticks = 0u64;
     let mut cut_at = None;
     loop {
-        interval.tick().await;
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = core.gate.cut.cancelled(), if !core.alarms.is_cut() => core.alarms.cut(),
+        }
         ticks += 1;
         core.clock.set((started.elapsed().as_millis() / TICK.as_millis()) as u64);
+        core.alarms.tick(core.clock.get());
         let cut = stop.now.is_cancelled().then(|| *cut_at.get_or_insert_with(tokio::time::Instant::now));
         if cut.is_some_and(|at| at.elapsed() >= LAST_WORDS) {
             roster.close_all();

@@ -18,7 +18,11 @@ use tokio::{
 };
 
 use super::core::{Budget, Lent};
-use crate::upstream::{FromShop, ToShop};
+use crate::{
+    claim::Claims,
+    store::Hold,
+    upstream::{FromShop, ToShop},
+};
 
 /// Why a body ended before its end. The client's connection is closed, so that nobody takes the part for the whole.
 #[derive(Debug, thiserror::Error)]
@@ -67,17 +71,17 @@ impl Reply {
     }
 }
 
-/// Called once the last byte of an answer has been handed to the client's connection.
-pub struct Delivered(Option<Box<dyn FnOnce()>>);
+/// To be told of to the store once the last byte of an answer has been handed to the client's connection.
+pub struct Delivered(Option<(Arc<Claims>, Arc<Hold>)>);
 
 impl Delivered {
-    pub fn new(call: impl FnOnce() + 'static) -> Self {
-        Self(Some(Box::new(call)))
+    pub fn new(claims: Arc<Claims>, hold: Arc<Hold>) -> Self {
+        Self(Some((claims, hold)))
     }
 
     fn happened(&mut self) {
-        if let Some(call) = self.0.take() {
-            call();
+        if let Some((claims, hold)) = self.0.take() {
+            claims.delivered(hold);
         }
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio_util::sync::CancellationToken;
 
-use super::observe::Observation;
+use super::{alarm::Alarms, observe::Observation};
 use crate::{
     answer::refusal::Refusal,
     claim::Claims,
@@ -83,6 +83,7 @@ pub struct Core {
     pub upstreams: Vec<Upstream>,
     /// Ticks since the core started; see [`TICK`].
     pub clock: Rc<Cell<u64>>,
+    pub alarms: Rc<Alarms>,
     random: RefCell<SmallRng>,
 }
 
@@ -105,7 +106,7 @@ impl Core {
             })
             .collect();
         let random = RefCell::new(SmallRng::from_rng(&mut rand::rng()));
-        Rc::new(Self { gate, upstreams, clock: Rc::default(), random })
+        Rc::new(Self { gate, upstreams, clock: Rc::default(), alarms: Rc::default(), random })
     }
 
     /// 128 random bits for ids that are no secrets.

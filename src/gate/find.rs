@@ -1,6 +1,6 @@
 //! Which route a request takes. Where that hangs on the body, the body is read here, within the bounds of the guards.
 
-use std::{rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{header, request::Parts};
@@ -25,7 +25,7 @@ use crate::{
 /// A request whose route is known.
 pub struct Matched {
     pub route: usize,
-    pub parts: Parts,
+    pub parts: Box<Parts>,
     /// The path as the shop would read it.
     pub path: String,
     pub params: Vec<(String, String)>,
@@ -51,7 +51,7 @@ pub enum Found {
 
 /// A request whose route was not found.
 pub struct Unfound {
-    pub parts: Parts,
+    pub parts: Box<Parts>,
     /// The route that asked for the body, where it is that which did not come or cannot be read.
     pub asking: Option<usize>,
     pub refusal: Refusal,
@@ -61,7 +61,7 @@ pub struct Unfound {
 pub async fn route(
     core: &Rc<Core>,
     client: &Client,
-    parts: Parts,
+    parts: Box<Parts>,
     incoming: Incoming,
 ) -> Result<Matched, Box<Unfound>> {
     let refuse = |parts, asking, refusal| Err(Box::new(Unfound { parts, asking, refusal }));
@@ -79,7 +79,8 @@ pub async fn route(
                     search.pass_over();
                     continue;
                 };
-                match ensure_collected(core, &bounds, &mut found).await {
+                // In a box: most routes are found by the head alone.
+                match Box::pin(ensure_collected(core, &bounds, &mut found)).await {
                     Ok(read) => {
                         let decoded_max = bounds.decoded_bytes_max;
                         content = Some(crate::request::body::read(&parts.headers, &read.bytes, decoded_max));
@@ -196,7 +197,7 @@ async fn ensure_collected<'a>(
 }
 
 /// The authority that the client named, lower-case and without its port.
-pub fn host(parts: &Parts) -> String {
+pub fn host(parts: &Parts) -> Cow<'_, str> {
     let named = match parts.uri.authority() {
         Some(authority) => authority.as_str(),
         None => parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
@@ -205,5 +206,9 @@ pub fn host(parts: &Parts) -> String {
         Some(colon) if !named.ends_with(']') => &named[..colon],
         Some(_) | None => named,
     };
-    without_port.trim_end_matches('.').to_ascii_lowercase()
+    let host = without_port.trim_end_matches('.');
+    match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
+    }
 }

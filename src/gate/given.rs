@@ -3,7 +3,7 @@
 //! Nothing here decides who gets what, and no client waits here for the store: it is told in the background once a kept
 //! answer has reached one. An answer that was not kept becomes a refusal, never an empty page.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -11,8 +11,8 @@ use http::{HeaderValue, Response, header};
 use super::{
     body::{Delivered, Reply},
     core::{self, Core},
+    desk::LeadersOwn,
     forward,
-    lead::LeadersOwn,
 };
 use crate::{
     answer::{
@@ -88,28 +88,18 @@ pub(super) fn give(
 /// Tells the store that a client has the answer: `replay_for` begins with the first one, instead of
 /// `replay_unseen_for`. It is told although both are equally long: an answer that a retry gets at the end of its
 /// undelivered life has a life before it, in which that retry may be repeated.
-pub(super) fn delivered(core: &Rc<Core>, guard: &Guard, judged: Judged, hold: &Hold) -> Option<Delivered> {
+pub(super) fn delivered(core: &Core, guard: &Guard, judged: Judged, hold: Arc<Hold>) -> Option<Delivered> {
     let kept = guard.mode == Mode::Once && judged == Judged::Done && hold.fingerprint.is_some();
-    if !kept {
-        return None;
-    }
-    let (claims, hold) = (Arc::clone(&core.gate.claims), hold.clone());
-    Some(Delivered::new(move || {
-        let tasks = claims.tasks.clone();
-        drop(tokio::task::spawn_local(tasks.track_future(async move {
-            // If the store does not learn of it, the record lives as long as an undelivered one: a safe error.
-            let _ = claims.store.delivered(&hold).await;
-        })));
-    }))
+    kept.then(|| Delivered::new(Arc::clone(&core.gate.claims), hold))
 }
 
-pub(super) fn hold_of(reading: &Reading, record: &Record, lease: Duration) -> Hold {
-    Hold {
+pub(super) fn hold_of(reading: &Reading, record: &Record, lease: Duration) -> Arc<Hold> {
+    Arc::new(Hold {
         owner: Owner(0),
         fence: record.fence,
         lanes: reading.lanes.clone(),
         fingerprint: reading.fingerprint,
         scope: reading.scope,
         lease,
-    }
+    })
 }

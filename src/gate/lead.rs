@@ -11,16 +11,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header, request::Parts};
+use http::{HeaderValue, Request, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, timeout},
 };
 
 use super::{
+    alarm::Nap,
     body::{Piece, Pieces},
     core::{Core, Lent, unix_now},
+    desk::{Desk, LeadersOwn},
     forward, pass,
     renew::{self, Renewing},
 };
@@ -30,7 +32,10 @@ use crate::{
     config::{Guard, Mode},
     ops::words::CodeClass,
     store::{Fence, Hold, InDoubtPolicy, Judged, Record},
-    upstream::{Begun, FromShop, Purpose, SendError, ToShop, send},
+    upstream::{
+        Begun, FromShop, Purpose, SendError, ToShop,
+        send::{self, Outgoing},
+    },
 };
 
 /// Pieces of an answer under way to a client that reads more slowly than the shop writes.
@@ -41,105 +46,87 @@ const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 /// as well. Were it judged by its head instead, a declined payment would count as done because others are busy.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// What only the leader's client gets: the answer's headers as the shop sent them, and a body too large to keep.
-pub struct LeadersOwn {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub judged: Judged,
-    pub fence: Fence,
-    pub stream: Option<mpsc::Receiver<Piece>>,
-    /// Counts the answer against the budget until it is written.
-    pub lent: Lent,
-}
-
-/// Where the leader's client waits for what is its own. Shared, since an attempt that came to nothing gives it back.
-type Own = Rc<Cell<Option<oneshot::Sender<LeadersOwn>>>>;
-
-/// Which server answered, for the log. Shared with the leader's client, which runs on the same core.
-#[derive(Default)]
-pub struct Trace {
-    pub server: Cell<Option<usize>>,
-}
-
 /// The request of a flight, ready to be sent.
 pub struct Lead {
     core: Rc<Core>,
-    ready: Ready,
-    own: Own,
+    course: Rc<Course>,
+    /// The body counts against the budget until the shop has answered, or everybody was told that it did not.
+    lent: Cell<Option<Lent>>,
 }
 
 /// What of a request its leader needs.
 pub struct Ready {
     pub route: usize,
     /// Headers as they go to the shop.
-    pub request: Parts,
+    pub request: Box<Parts>,
     pub body: Bytes,
-    /// The body counts against the budget until the shop has answered, or everybody was told that it did not.
     pub lent: Lent,
     pub keep: Keep,
     pub idempotency_key: Option<HeaderValue>,
     pub renewing: Renewing,
-    pub trace: Rc<Trace>,
+    pub desk: Rc<Desk>,
 }
 
 impl Lead {
-    pub fn new(core: Rc<Core>, ready: Ready, own: oneshot::Sender<LeadersOwn>) -> Self {
-        Self { core, ready, own: Rc::new(Cell::new(Some(own))) }
-    }
-
-    fn request(&self, fence: Fence) -> Request<ToShop> {
-        let Ready { request, body, idempotency_key, .. } = &self.ready;
-        let framed = request.headers.contains_key(header::CONTENT_LENGTH);
-        let mut request = send::outgoing(request.clone(), ToShop::whole(body.clone()));
-        let headers = request.headers_mut();
-        headers.remove(header::TRANSFER_ENCODING);
-        headers.remove(header::CONTENT_LENGTH);
-        if !body.is_empty() || framed {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        }
-        // A kept answer is given to clients that did not ask for it themselves: no coding suits them all but this.
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert(forward::FENCE, HeaderValue::from(fence.0));
-        if let Some(key) = idempotency_key {
-            headers.entry("idempotency-key").or_insert_with(|| key.clone());
-        }
-        request
+    pub fn new(core: Rc<Core>, ready: Ready) -> Self {
+        let Ready { route, request, body, lent, keep, idempotency_key, renewing, desk } = ready;
+        let course = Rc::new(Course {
+            route,
+            keep,
+            renewing,
+            desk,
+            begun: Begun::default(),
+            sent_at: Cell::new(Instant::now()),
+            counted: Cell::new(false),
+            relay: RefCell::default(),
+            outgoing: Cell::new(Some(whole(*request, body, idempotency_key))),
+        });
+        Self { core, course, lent: Cell::new(Some(lent)) }
     }
 }
 
+/// The request as it goes to the shop, but for its fence.
+fn whole(parts: Parts, body: Bytes, idempotency_key: Option<HeaderValue>) -> Request<ToShop> {
+    let length =
+        (!body.is_empty() || parts.headers.contains_key(header::CONTENT_LENGTH)).then_some(body.len());
+    let mut request = send::outgoing(parts, ToShop::whole(body));
+    let headers = request.headers_mut();
+    headers.remove(header::TRANSFER_ENCODING);
+    match length {
+        None => {}
+        Some(length) => forward::set_length(headers, length as u64),
+    }
+    // A kept answer is given to clients that did not ask for it themselves: no coding suits them all but this.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(key) = idempotency_key {
+        headers.entry("idempotency-key").or_insert(key);
+    }
+    request
+}
+
 impl Sender for Lead {
-    async fn send(&mut self, hold: &Hold) -> Sent {
-        let core = Rc::clone(&self.core);
-        let route = &core.gate.config.routes[self.ready.route];
+    async fn send(&self, hold: &Hold) -> Sent {
+        let (core, course) = (&self.core, &self.course);
+        let route = &core.gate.config.routes[course.route];
         let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
         let patience = core.gate.config.upstreams[route.upstream].answer_timeout;
-        let begun = Rc::new(Begun::default());
-        let exchange = Exchange {
-            core: Rc::clone(&self.core),
-            route: self.ready.route,
-            fence: hold.fence,
-            keep: self.ready.keep,
-            renewing: self.ready.renewing.clone(),
-            begun: Rc::clone(&begun),
-            own: Rc::clone(&self.own),
-            trace: Rc::clone(&self.ready.trace),
-            listeners: Rc::new(Listeners::new()),
-        };
-        let listeners = Rc::clone(&exchange.listeners);
-        let mut running = Box::pin(exchange.run(self.request(hold.fence)));
-        let last_alive = || begun.at().unwrap_or_else(Instant::now);
-        let came = pass::within(patience, last_alive, &mut running).await;
-        if begun.at().is_some() {
-            core.gate.metrics.route(self.ready.route).upstream_sends.inc();
+        let now = Instant::now();
+        course.sent_at.set(now);
+        course.counted.set(false);
+        let exchange = Exchange { core: Rc::clone(core), course: Rc::clone(course), fence: hold.fence };
+        let mut running = Box::pin(exchange.run());
+        let last_alive = || course.begun.at().unwrap_or_else(Instant::now);
+        let came = pass::within(core, (now, patience), last_alive, &mut running).await;
+        if course.begun.at().is_some() {
+            core.gate.metrics.route(course.route).upstream_sends.inc();
         }
         if let Some(sent) = came {
             return sent;
         }
-        listeners.count(&core, route.upstream, CodeClass::None);
-        listeners.relay.take();
+        course.count(core, route.upstream, CodeClass::None);
+        course.relay.take();
         // Nobody waits for the request any more: what it took of the budget is free for others.
-        self.ready.body = Bytes::new();
-        self.ready.lent = Lent::none(&core.gate.buffers);
+        self.lent.take();
         let late = listening_for(guard).map(|patience| -> (crate::claim::Later, Duration) {
             let listening = async move {
                 match running.await {
@@ -150,6 +137,10 @@ impl Sender for Lead {
             (Box::pin(listening), patience)
         });
         Sent::Lost(Lost { cause: LostCause::Timeout, late })
+    }
+
+    fn rest(&self, from: Instant, length: Duration) -> impl Future<Output = ()> {
+        Nap::new(&self.core.alarms, from, length)
     }
 }
 
@@ -171,35 +162,33 @@ pub fn keep(guard: &Guard, shares: bool) -> Keep {
     }
 }
 
+/// One sending of the request.
 struct Exchange {
     core: Rc<Core>,
-    route: usize,
+    course: Rc<Course>,
     fence: Fence,
-    keep: Keep,
-    renewing: Renewing,
-    begun: Rc<Begun>,
-    own: Own,
-    trace: Rc<Trace>,
-    listeners: Rc<Listeners>,
 }
 
-/// Who still waits for what the shop sends. Shared with whoever has the patience, and ends it.
-struct Listeners {
-    sent_at: Instant,
+/// What the flight's task and whoever listens to the shop share, from the first attempt to the last.
+struct Course {
+    route: usize,
+    keep: Keep,
+    renewing: Renewing,
+    desk: Rc<Desk>,
+    begun: Begun,
+    sent_at: Cell<Instant>,
     /// A request is counted once, also where its answer comes after it was given up.
     counted: Cell<bool>,
     /// To the leader's client. Once it is gone, the client sees that its answer has broken off.
     relay: RefCell<Option<mpsc::Sender<Piece>>>,
+    /// Here as long as not one byte has left; each attempt takes it, and gives it back if it came to nothing.
+    outgoing: Cell<Outgoing>,
 }
 
-impl Listeners {
-    fn new() -> Self {
-        Self { sent_at: Instant::now(), counted: Cell::new(false), relay: RefCell::default() }
-    }
-
+impl Course {
     fn count(&self, core: &Core, upstream: usize, class: CodeClass) {
         if !self.counted.replace(true) {
-            core.gate.upstream_answered(upstream, class, self.sent_at.elapsed());
+            core.gate.upstream_answered(upstream, class, self.sent_at.get().elapsed());
         }
     }
 
@@ -213,36 +202,42 @@ impl Listeners {
 }
 
 impl Exchange {
-    async fn run(self, request: Request<ToShop>) -> Sent {
-        let core = Rc::clone(&self.core);
-        let route = &core.gate.config.routes[self.route];
+    async fn run(self) -> Sent {
+        let Self { core, course, fence } = &self;
+        let route = &core.gate.config.routes[course.route];
         let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
-        let sent = match core.upstreams[route.upstream].send(request, Purpose::Once, &self.begun).await {
-            Ok(sent) => sent,
-            Err(error) => {
-                self.listeners.count(&core, route.upstream, CodeClass::None);
-                core.gate.upstream_failed(route.upstream, &error);
-                return match error {
-                    SendError::Unreachable { .. } | SendError::NoServer => {
-                        Sent::NotSent(NotSent::Unreachable)
-                    }
-                    SendError::Broken { .. } => lost(LostCause::Reset),
-                };
-            }
-        };
-        self.trace.server.set(Some(sent.server));
+        let mut outgoing = course.outgoing.take();
+        if let Some(request) = &mut outgoing {
+            request.headers_mut().insert(forward::FENCE, forward::number(fence.0));
+        }
+        let sent =
+            match core.upstreams[route.upstream].send(&mut outgoing, Purpose::Once, &course.begun).await {
+                Ok(sent) => sent,
+                Err(error) => {
+                    course.count(core, route.upstream, CodeClass::None);
+                    core.gate.upstream_failed(route.upstream, &error);
+                    return match error {
+                        SendError::Unreachable { .. } | SendError::NoServer => {
+                            course.outgoing.set(outgoing);
+                            Sent::NotSent(NotSent::Unreachable)
+                        }
+                        SendError::Broken { .. } => lost(LostCause::Reset),
+                    };
+                }
+            };
+        course.desk.server.set(Some(sent.server));
         let (parts, body) = sent.response.into_parts();
-        self.listeners.count(&core, route.upstream, CodeClass::of(parts.status.as_u16()));
+        course.count(core, route.upstream, CodeClass::of(parts.status.as_u16()));
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked for it (RFC 9110 section 15.2.2): whatever the shop means, it is no answer.
             return lost(LostCause::Reset);
         }
-        renew::of_answer(&core, &self.renewing, &parts.headers).await;
+        renew::of_answer(core, &course.renewing, &parts.headers).await;
         match capture(body, guard.record_max, Lent::none(&core.gate.buffers)).await {
             Captured::Whole(body, lent) => {
                 let seen = Seen::Whole(&body);
                 let judged = guard.done_when.judge_seen(parts.status, &parts.headers, seen, guard.record_max);
-                let answer = record::record(parts.status, &parts.headers, &body, self.fence, unix_now());
+                let answer = record::record(parts.status, &parts.headers, &body, *fence, unix_now());
                 self.give(parts, judged, None, lent);
                 self.answered(answer, judged)
             }
@@ -250,11 +245,12 @@ impl Exchange {
             Captured::TooLarge { begun, rest } => {
                 let judged =
                     guard.done_when.judge_seen(parts.status, &parts.headers, Seen::Begun, guard.record_max);
-                let answer = record::tombstone(parts.status, &parts.headers, self.fence, unix_now());
+                let answer = record::tombstone(parts.status, &parts.headers, *fence, unix_now());
                 let (relay, stream) = mpsc::channel(RELAY_DEPTH);
                 self.give(parts, judged, Some(stream), Lent::none(&core.gate.buffers));
-                *self.listeners.relay.borrow_mut() = Some(relay);
-                match pass_on(begun, rest, &self.listeners, &self.begun).await {
+                *course.relay.borrow_mut() = Some(relay);
+                // In a box: few answers are that large.
+                match Box::pin(pass_on(begun, rest, course)).await {
                     Passed::Whole => self.answered(answer, judged),
                     Passed::Broken => lost(LostCause::Truncated),
                 }
@@ -262,8 +258,13 @@ impl Exchange {
         }
     }
 
-    fn answered(&self, answer: Record, judged: Judged) -> Sent {
-        Sent::Answered(Answered { answer: Arc::new(answer), judged, keep: self.keep })
+    fn answered(&self, mut answer: Record, judged: Judged) -> Sent {
+        let keep = self.course.keep;
+        if let (Judged::Done, Keep::For { unseen, .. }) = (judged, keep) {
+            // Said here, while nobody else has it: the store would have to copy it.
+            answer.remaining = unseen;
+        }
+        Sent::Answered(Answered { answer: Arc::new(answer), judged, keep })
     }
 
     fn give(
@@ -273,11 +274,8 @@ impl Exchange {
         stream: Option<mpsc::Receiver<Piece>>,
         lent: Lent,
     ) {
-        if let Some(own) = self.own.take() {
-            let http::response::Parts { status, headers, .. } = parts;
-            // A leader's client that has gone away wants nothing any more.
-            let _ = own.send(LeadersOwn { status, headers, judged, fence: self.fence, stream, lent });
-        }
+        let http::response::Parts { status, headers, .. } = parts;
+        self.course.desk.leave(LeadersOwn { status, headers, judged, fence: self.fence, stream, lent });
     }
 }
 
@@ -316,14 +314,14 @@ enum Passed {
 }
 
 /// Reads the shop to its end, whether or not the client still takes what is read.
-async fn pass_on(begun: Bytes, mut rest: FromShop, to: &Listeners, alive: &Begun) -> Passed {
+async fn pass_on(begun: Bytes, mut rest: FromShop, to: &Course) -> Passed {
     to.tell(Piece::Data(begun)).await;
     while let Some(frame) = rest.frame().await {
         let Ok(frame) = frame else {
             to.relay.take();
             return Passed::Broken;
         };
-        alive.renew();
+        to.begun.renew();
         if let Ok(data) = frame.into_data() {
             to.tell(Piece::Data(data)).await;
         }

@@ -79,8 +79,8 @@ pub async fn exchange(
             match super::extract(core, guard, &matched, &read) {
                 Err(Unread::NoKey { .. }) => (Reason::NoOrderKey, None),
                 Err(Unread::Unreadable { .. }) => (Reason::BodyUnreadable, None),
-                Ok(reading) => {
-                    report.reading(&reading);
+                Ok(mut reading) => {
+                    report.reading(&mut reading);
                     would(core, guard, upstream, matched.route, &reading, &renewing).await
                 }
             }

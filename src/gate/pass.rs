@@ -1,12 +1,13 @@
 //! Traffic without a guard: streamed both ways, never collected.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
     Client, TRY_AGAIN,
+    alarm::Nap,
     body::{Reply, Streaming, Watch},
     core::Core,
     forward,
@@ -14,7 +15,10 @@ use super::{
 };
 use crate::{
     answer::refusal::Refusal,
-    ops::{headers, words::CodeClass},
+    ops::{
+        headers::{self, HopFields},
+        words::CodeClass,
+    },
     upstream::{Begun, FromShop, Purpose, SendError, Sent, ToShop, send},
 };
 
@@ -34,26 +38,28 @@ pub async fn pass(
     client: &Client,
     upstream: usize,
     id: &HeaderValue,
-    mut parts: Parts,
+    mut parts: Box<Parts>,
     body: ToShop,
     renewing: &Renewing,
     watch: Option<Watcher>,
 ) -> Result<Passed, Refusal> {
     let patience = core.gate.config.upstreams[upstream].answer_timeout;
-    // Other protocols, `h2c` first of all, would carry requests past every guard.
-    let protocol = headers::wants_upgrade(&parts.headers)
-        .filter(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let hop = HopFields::of(&parts.headers);
+    let protocol = headers::wants_upgrade(&parts.headers, hop);
     let purpose = if protocol.is_some() { Purpose::Upgrade } else { Purpose::Exchange };
-    let trailers = forward::Trailers::of(&parts.headers);
-    let body = if parts.headers.contains_key(header::TRANSFER_ENCODING) { body.chunked() } else { body };
+    let trailers = forward::Trailers::of(&parts.headers, hop);
+    let body = if hop.transfer_encoding { body.chunked() } else { body };
     forward::to_shop(&client.peer, id, protocol.clone(), &mut parts);
     trailers.to_shop(&mut parts.headers);
     client.pass_informational(&mut parts.extensions);
     let sent_at = Instant::now();
-    let (begun, taken) = (Begun::default(), Rc::new(Cell::new(sent_at)));
-    let request = send::outgoing(parts, body.noting(&taken));
-    let sending = core.upstreams[upstream].send(request, purpose, &begun);
-    let came = within(patience, || taken.get(), client.passing_hints(sending)).await;
+    let begun = Begun::default();
+    let (body, taken) = body.noting(sent_at);
+    let mut outgoing = Some(send::outgoing(*parts, body));
+    // Pinned here and lent on: a future that is handed over by value is kept twice, by its giver and by its taker.
+    let sending = pin!(core.upstreams[upstream].send(&mut outgoing, purpose, &begun));
+    let hinting = pin!(client.passing_hints(sending));
+    let came = within(core, (sent_at, patience), || taken.at().unwrap_or(sent_at), hinting).await;
     let class = match &came {
         Some(Ok(sent)) => CodeClass::of(sent.response.status().as_u16()),
         Some(Err(_)) | None => CodeClass::None,
@@ -78,7 +84,7 @@ pub async fn pass(
         return Ok(Passed { response: switching(id, protocol, response), server: Some(server) });
     }
     renew::of_answer(core, renewing, response.headers()).await;
-    let trailers = forward::Trailers::of(response.headers());
+    let trailers = forward::Trailers::of(response.headers(), HopFields::of(response.headers()));
     forward::to_client(id, response.headers_mut());
     trailers.announce(response.headers_mut());
     let (parts, body) = response.into_parts();
@@ -89,22 +95,28 @@ pub async fn pass(
     Ok(Passed { response: Response::from_parts(parts, Reply::Shop(streaming)), server: Some(server) })
 }
 
-/// Waits for something, as long as `patience` after the last sign of life, which may come meanwhile.
+/// Waits for something, from now on and as long as `patience` after the last sign of life, which may come meanwhile.
 ///
 /// Signs of life are when the shop took the last piece of a request, since an upload may take longer than the shop
 /// may; or that nothing has been sent yet, since connecting has bounds of its own.
 pub async fn within<T>(
-    patience: Duration,
+    core: &Core,
+    (now, patience): (Instant, Duration),
     last_alive: impl Fn() -> Instant,
-    awaited: impl Future<Output = T>,
+    mut awaited: impl Future<Output = T> + Unpin,
 ) -> Option<T> {
-    let mut awaited = std::pin::pin!(awaited);
+    let (mut now, mut left) = (now, patience);
     loop {
-        let until = last_alive() + patience;
-        match timeout_at(until, &mut awaited).await {
-            Ok(came) => return Some(came),
-            Err(_) if last_alive() + patience > until => {}
-            Err(_) => return None,
+        let nap = Nap::new(&core.alarms, now, left);
+        tokio::select! {
+            biased;
+            came = &mut awaited => return Some(came),
+            () = nap => {}
+        }
+        now = Instant::now();
+        left = (last_alive() + patience).saturating_duration_since(now);
+        if left.is_zero() {
+            return None;
         }
     }
 }

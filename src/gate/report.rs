@@ -18,7 +18,6 @@ use super::{
     client::Client,
     core::Core,
     forward::{self, X_REQUEST_ID},
-    lead::Trace,
     pass::Passed,
 };
 use crate::{
@@ -32,7 +31,7 @@ use crate::{
         words::{Fault, Phase, Reason, Verdict},
     },
     request::Reading,
-    store::{Fence, Record},
+    store::{Fence, Key, Record},
 };
 
 /// One guarded exchange, until it is over.
@@ -45,7 +44,7 @@ pub struct Report {
     started: Instant,
     read: Duration,
     order: String,
-    fingerprint: String,
+    fingerprint: Option<Key>,
     fence: Option<Fence>,
     server: Option<usize>,
     spent: Spent,
@@ -67,7 +66,7 @@ impl Report {
             started: Instant::now(),
             read: Duration::ZERO,
             order: String::new(),
-            fingerprint: String::new(),
+            fingerprint: None,
             fence: None,
             server: None,
             spent: Spent::default(),
@@ -82,9 +81,10 @@ impl Report {
         self.read = self.started.elapsed();
     }
 
-    pub fn reading(&mut self, reading: &Reading) {
-        self.order.clone_from(&reading.order);
-        self.fingerprint = reading.fingerprint.map(|key| key.short()).unwrap_or_default();
+    /// It takes the order's name, which nobody else asks for.
+    pub fn reading(&mut self, reading: &mut Reading) {
+        self.order = std::mem::take(&mut reading.order);
+        self.fingerprint = reading.fingerprint;
         self.phase = Phase::Follow;
     }
 
@@ -102,8 +102,8 @@ impl Report {
         self.phase = Phase::Send;
     }
 
-    pub fn trace(&mut self, trace: &Trace) {
-        self.server = trace.server.get();
+    pub fn server(&mut self, server: Option<usize>) {
+        self.server = server;
     }
 
     pub fn end(&mut self, end: &End) {
@@ -199,7 +199,7 @@ impl Report {
             fault,
             phase,
             order: &self.order,
-            fingerprint: &self.fingerprint,
+            fingerprint: &self.fingerprint.map(|key| key.short()).unwrap_or_default(),
             fence: self.fence.map(|fence| fence.0),
             replica: &gate.replica,
             status,

@@ -16,9 +16,7 @@ mod journal;
 mod row;
 
 use std::{
-    fmt,
-    future::ready,
-    io,
+    fmt, io,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -201,11 +199,15 @@ impl File {
         let failures = self.journal.failures();
         let reply = act();
         let ticket = self.journal.ticket(failures);
-        Box::pin(async move {
-            let answer = reply.await?;
-            ticket.wait().await?;
-            Ok(answer)
-        })
+        match ticket {
+            Ticket::Known(Ok(())) => reply,
+            Ticket::Known(Err(error)) => Reply::now(Err(error)),
+            Ticket::Waiting(_) => Reply::later(async move {
+                let answer = reply.await?;
+                ticket.wait().await?;
+                Ok(answer)
+            }),
+        }
     }
 }
 
@@ -224,14 +226,17 @@ impl Store for File {
                 Ticket::Known(Err(error)) => {
                     // Nobody is told of this flight, so nothing is sent.
                     self.memory.abandon_now(hold);
-                    return Box::pin(ready(Err(error)));
+                    return Reply::now(Err(error));
                 }
                 ticket => ticket,
             },
             Claimed::Replay(record) if self.journal.is_pending(record.fence) => self.journal.ticket(failures),
             _ => Ticket::Known(Ok(())),
         };
-        Box::pin(async move {
+        if let Ticket::Known(_) = ticket {
+            return Reply::now(Ok(claimed));
+        }
+        Reply::later(async move {
             match (ticket.wait().await, claimed) {
                 (Ok(()), claimed) => Ok(claimed),
                 // It is true whatever becomes of the disk.

@@ -1,4 +1,4 @@
-//! A short hash for the tables of the memory store.
+//! A short hash for the tables that are about claims.
 //!
 //! What is looked up there are keyed digests, which nobody outside can choose, and fences, which we count ourselves.
 //! So a hash that withstands chosen keys would be paid for in vain, ten times per claim. It must not be used for
@@ -6,10 +6,10 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 
-pub(super) type Short = BuildHasherDefault<ShortHasher>;
+pub type Short = BuildHasherDefault<ShortHasher>;
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct ShortHasher(u64);
+pub struct ShortHasher(u64);
 
 /// 2^64 divided by the golden ratio: spreads neighbouring numbers over all bits.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;

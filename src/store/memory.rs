@@ -3,6 +3,7 @@
 //! A step takes about a microsecond, so one lock serves all; nothing waits while it is held. What was in flight is
 //! forgotten with the process: this store knows no restart.
 
+mod ends;
 mod mirror;
 mod table;
 
@@ -13,10 +14,11 @@ use std::{
 
 use tokio::{sync::oneshot::Sender, time::Instant};
 
+use self::table::Looked;
 pub(crate) use self::table::{Changes, Table};
 use super::{
     Ask, Claimed, Ending, Fence, Hold, Judged, Key, LaneView, Millis, Record, Renewed, Reply, Resolution,
-    Resolved, Restored, RestoredState, Settled, Store, StoreError, Woken,
+    Resolved, Restored, RestoredState, Settled, Store, Woken,
     machine::{
         self, Decision, Effects, Nudge, Step,
         cells::{Cells as _, Place, Run, State},
@@ -370,11 +372,14 @@ impl Inner {
 
     fn end_due(&mut self, now: Millis, calls: &mut Calls) -> Due {
         for _ in 0..TICK_BATCH {
-            let Some(fence) = self.table.take_due(now) else {
-                return Due::None;
-            };
-            let effects = machine::expire(&mut self.table, now, fence);
-            self.apply(&effects, None, calls);
+            match self.table.look_at_due(now) {
+                Looked::Nothing => return Due::None,
+                Looked::NotOver => {}
+                Looked::Over(fence) => {
+                    let effects = machine::expire(&mut self.table, now, fence);
+                    self.apply(&effects, None, calls);
+                }
+            }
         }
         Due::More
     }
@@ -441,8 +446,8 @@ fn answer_of(ending: &Ending) -> Option<(Arc<Record>, Judged)> {
     }
 }
 
-fn ready<'a, T: Send + 'a>(value: T) -> Reply<'a, T> {
-    Box::pin(std::future::ready(Ok::<T, StoreError>(value)))
+fn ready<'a, T>(value: T) -> Reply<'a, T> {
+    Reply::now(Ok(value))
 }
 
 #[cfg(test)]
@@ -840,6 +845,20 @@ mod tests {
             drop(queue(&store, &ask(owner, "b", "lane")).await);
         }
         assert!(store.stats().waiters < 32, "{}", store.stats().waiters);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flights_and_records_that_are_over_do_not_pile_up_in_the_queues_of_the_table() {
+        let store = Memory::new(MemoryLimits { records_bytes_max: 4096, states_max: 10 });
+        for number in 0..3000 {
+            let hold = lead(&store, &ask(number, &format!("request {number}"), "order")).await;
+            if number % 2 == 0 {
+                store.abandon(&hold).await.unwrap();
+            } else {
+                settle(&store, &hold, done()).await;
+            }
+        }
+        store.lock().table.assert_sound();
     }
 
     #[tokio::test(start_paused = true)]

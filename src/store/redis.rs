@@ -279,59 +279,59 @@ impl Drop for Redis {
 
 impl Store for Redis {
     fn claim<'a>(&'a self, ask: &'a Ask) -> Reply<'a, Claimed> {
-        Box::pin(self.claim(ask))
+        Reply::later(self.claim(ask))
     }
 
     fn renew<'a>(&'a self, hold: &'a Hold) -> Reply<'a, Renewed> {
-        Box::pin(self.renew(hold))
+        Reply::later(self.renew(hold))
     }
 
     fn settle<'a>(&'a self, hold: &'a Hold, ending: Ending) -> Reply<'a, Settled> {
-        Box::pin(self.settle(hold, ending))
+        Reply::later(self.settle(hold, ending))
     }
 
     fn abandon<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Box::pin(async {
+        Reply::later(async {
             self.make(self.trust.call(Script::Abandon)?.number(hold.fence.0).bytes(owner(hold))).await
         })
     }
 
     fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Box::pin(async { self.make(self.trust.call(Script::Delivered)?.number(hold.fence.0)).await })
+        Reply::later(async { self.make(self.trust.call(Script::Delivered)?.number(hold.fence.0)).await })
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
-        Box::pin(async move {
+        Reply::later(async move {
             self.make(self.trust.call(Script::Generation)?.key(Some(identity)).bytes("")).await
         })
     }
 
     fn restore_generation(&self, identity: Key, began: Fence) -> Reply<'_, ()> {
         let call = self.trust.call_untrusting(Script::Generation).key(Some(identity)).number(began.0);
-        Box::pin(self.make(call))
+        Reply::later(self.make(call))
     }
 
     fn inspect(&self, lane: Key) -> Reply<'_, LaneView> {
-        Box::pin(self.inspect(lane))
+        Reply::later(self.inspect(lane))
     }
 
     fn resolve(&self, lane: Key, resolution: Resolution) -> Reply<'_, Resolved> {
-        Box::pin(self.resolve(lane, resolution))
+        Reply::later(self.resolve(lane, resolution))
     }
 
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
-        Box::pin(async move {
+        Reply::later(async move {
             let mut told = self.run(self.trust.call(Script::Forget)?.key(Some(lane))).await?;
             forgotten(&mut told)
         })
     }
 
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
-        Box::pin(self.restore(restored))
+        Reply::later(self.restore(restored))
     }
 
     fn epoch(&self) -> Reply<'_, Epoch> {
-        Box::pin(self.epoch())
+        Reply::later(self.epoch())
     }
 
     fn adopt_epoch(&self, epoch: Epoch) {

@@ -43,6 +43,9 @@ use crate::ops::words::StoreOp;
 /// What the local copies of replays may weigh together.
 const COPIES_BYTES_MAX: usize = 32 << 20;
 
+/// Answers of this age are told again after an outage: a failover loses the last that a store was told, and its memory
+/// passes for the one it had.
+const RECENT: Duration = Duration::from_secs(60);
 /// Between two tries of a claim that was refused at once.
 const CLAIM_PAUSE: Duration = Duration::from_millis(25);
 const FAREWELL_PAUSE: Duration = Duration::from_millis(50);
@@ -220,7 +223,7 @@ impl Standby {
         let opened = self.link.with(|state| {
             let opened = state.failed();
             if opened == Opened::Now {
-                for fence in self.local.live() {
+                for fence in self.local.live_or_recent(RECENT) {
                     state.keep(fence, Known::Maybe);
                 }
             }
@@ -283,47 +286,50 @@ impl Store for Standby {
     }
 
     fn claim_where<'a>(&'a self, ask: &'a Ask, on_store_down: OnStoreDown) -> Reply<'a, Claimed> {
-        Box::pin(self.claim_by(ask, on_store_down))
+        match self.copy_of(ask, Age::Fresh) {
+            Some(record) => Reply::now(Ok(Claimed::Replay(record))),
+            None => Reply::later(self.claim_by(ask, on_store_down)),
+        }
     }
 
     fn renew<'a>(&'a self, hold: &'a Hold) -> Reply<'a, Renewed> {
-        Box::pin(self.renew_by(hold))
+        Reply::later(self.renew_by(hold))
     }
 
     fn settle<'a>(&'a self, hold: &'a Hold, ending: Ending) -> Reply<'a, Settled> {
-        Box::pin(self.settle_by(hold, ending))
+        Reply::later(self.settle_by(hold, ending))
     }
 
     fn abandon<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Box::pin(self.abandon_by(hold))
+        Reply::later(self.abandon_by(hold))
     }
 
     fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Box::pin(self.delivered_by(hold))
+        Reply::later(self.delivered_by(hold))
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
-        Box::pin(self.begin_generation_by(identity))
+        Reply::later(self.begin_generation_by(identity))
     }
 
     fn inspect(&self, lane: Key) -> Reply<'_, LaneView> {
-        Box::pin(self.inspect_by(lane))
+        Reply::later(self.inspect_by(lane))
     }
 
     fn resolve(&self, lane: Key, resolution: Resolution) -> Reply<'_, Resolved> {
-        Box::pin(self.resolve_by(lane, resolution))
+        Reply::later(self.resolve_by(lane, resolution))
     }
 
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
-        Box::pin(self.forget_by(lane))
+        Reply::later(self.forget_by(lane))
     }
 
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
-        Box::pin(self.call(self.remote.restore(restored)))
+        Reply::later(self.call(self.remote.restore(restored)))
     }
 
     fn epoch(&self) -> Reply<'_, Epoch> {
-        Box::pin(self.call(self.remote.epoch()))
+        Reply::later(self.call(self.remote.epoch()))
     }
 
     fn standing(&self) -> Standing {

@@ -88,6 +88,9 @@ impl Waiters {
 
     /// Takes those who wait for the end of this flight, to be woken outside the lock.
     pub(super) fn disperse(&mut self, fingerprint: Key, fence: Fence) -> Option<Gathering> {
+        if self.fingerprints.is_empty() {
+            return None;
+        }
         let Entry::Occupied(entry) = self.fingerprints.entry(fingerprint) else {
             return None;
         };
@@ -101,6 +104,9 @@ impl Waiters {
 
     /// Wakes the first who is still there.
     pub(super) fn wake_next(&mut self, lane: Key) {
+        if self.lanes.is_empty() {
+            return;
+        }
         let Entry::Occupied(mut entry) = self.lanes.entry(lane) else {
             return;
         };
@@ -122,6 +128,9 @@ impl Waiters {
 
     /// Wakes those in a lane who wait with this request; the order of the others stays.
     pub(super) fn wake_same(&mut self, lane: Key, fingerprint: Key) {
+        if self.lanes.is_empty() {
+            return;
+        }
         let Entry::Occupied(mut entry) = self.lanes.entry(lane) else {
             return;
         };

@@ -79,33 +79,45 @@ pub struct Sent {
 
 enum Attempt {
     Answered(Response<Incoming>, Wire),
-    /// Nothing was written; the request is whole.
-    Returned(Request<ToShop>, Option<hyper::Error>),
+    /// Nothing was written; the request is back in its place.
+    Returned(Option<hyper::Error>),
     Broken(hyper::Error, Warmth),
 }
 
+/// A request until its first byte leaves. It stays where its sender has it, and is not moved from future to future.
+pub type Outgoing = Option<Request<ToShop>>;
+
 impl Upstream {
-    /// Sends to each server in turn until one takes the first byte. `begun` is set as long as a byte may have left.
+    /// Sends to each server in turn until one takes the first byte. `begun` is set as long as a byte may have left;
+    /// `outgoing` is there again if none did.
     pub async fn send(
         &self,
-        request: Request<ToShop>,
+        outgoing: &mut Outgoing,
         purpose: Purpose,
         begun: &Begun,
     ) -> Result<Sent, SendError> {
-        let safe = is_safe(request.method()) && http_body::Body::is_end_stream(request.body());
+        let safe = outgoing.as_ref().is_some_and(|request| {
+            is_safe(request.method()) && http_body::Body::is_end_stream(request.body())
+        });
         let reuse = if safe && purpose != Purpose::Once { Reuse::Any } else { Reuse::WarmOnly };
-        let mut request = request;
         let mut last = None;
         let first = self.first_server();
         for offset in 0..self.settings.servers.len() {
             let server = (first + offset) % self.settings.servers.len();
-            match self.send_to(server, request, purpose, reuse, begun).await {
+            self.name_server(server, outgoing);
+            let pooled = match purpose {
+                Purpose::Upgrade => None,
+                Purpose::Exchange | Purpose::Once => self.send_pooled(server, outgoing, reuse, begun).await,
+            };
+            let came = match pooled {
+                Some(came) => came,
+                // In a box: most requests find a connection and need no room for making one.
+                None => Box::pin(self.send_fresh(server, outgoing, begun)).await,
+            };
+            match came {
                 Ok(response) => return Ok(Sent { response, server }),
                 Err(Failed::Final(error)) => return Err(error),
-                Err(Failed::NotSent(returned, source)) => {
-                    request = *returned;
-                    last = Some((server, source));
-                }
+                Err(Failed::NotSent(source)) => last = Some((server, source)),
             }
         }
         match last {
@@ -116,55 +128,65 @@ impl Upstream {
         }
     }
 
-    async fn send_to(
-        &self,
-        server: usize,
-        mut request: Request<ToShop>,
-        purpose: Purpose,
-        reuse: Reuse,
-        begun: &Begun,
-    ) -> Result<Response<FromShop>, Failed> {
-        let pool = &self.pools[server];
-        // HTTP/1.1 cannot do without (RFC 9112 section 3.2), an HTTP/1.0 client can. The server's own name is what it
-        // gets then, since an empty one, though allowed, is a bad request to nginx.
-        if !request.headers().contains_key(header::HOST)
+    /// HTTP/1.1 cannot do without a `Host` (RFC 9112 section 3.2), an HTTP/1.0 client can. The server's own name is
+    /// what it gets then, since an empty one, though allowed, is a bad request to nginx.
+    fn name_server(&self, server: usize, outgoing: &mut Outgoing) {
+        if let Some(request) = outgoing
+            && !request.headers().contains_key(header::HOST)
             && let Ok(host) = HeaderValue::from_str(&self.settings.servers[server])
         {
             request.headers_mut().insert(header::HOST, host);
         }
-        if purpose != Purpose::Upgrade {
-            while let Some(wire) = pool.take(reuse) {
-                // Kept only where a second sending is allowed and may be needed.
-                let spare = (wire.warmth == Warmth::Idled).then(|| copy_of(&request));
-                match attempt(wire, request, begun).await {
-                    Attempt::Answered(response, wire) => return Ok(answer(response, wire)),
-                    Attempt::Returned(returned, _) => request = returned,
-                    Attempt::Broken(error, warmth) => match spare {
-                        Some(spare) if warmth == Warmth::Idled => {
-                            request = spare;
-                            break;
-                        }
-                        Some(_) | None => return Err(self.broken(server, error)),
-                    },
-                }
+    }
+
+    /// `None`: there is no connection to be had that may be used again.
+    async fn send_pooled(
+        &self,
+        server: usize,
+        outgoing: &mut Outgoing,
+        reuse: Reuse,
+        begun: &Begun,
+    ) -> Option<Result<Response<FromShop>, Failed>> {
+        let pool = &self.pools[server];
+        loop {
+            let wire = pool.take(reuse)?;
+            // Kept only where a second sending is allowed and may be needed.
+            let spare = match wire.warmth {
+                Warmth::Warm => None,
+                Warmth::Idled => outgoing.as_ref().map(|request| Box::new(copy_of(request))),
+            };
+            match attempt(wire, outgoing, begun).await {
+                Attempt::Answered(response, wire) => return Some(Ok(answer(response, wire))),
+                Attempt::Returned(_) => {}
+                Attempt::Broken(error, warmth) => match spare {
+                    Some(spare) if warmth == Warmth::Idled => {
+                        *outgoing = Some(*spare);
+                        return None;
+                    }
+                    Some(_) | None => return Some(Err(self.broken(server, error))),
+                },
             }
         }
+    }
+
+    async fn send_fresh(
+        &self,
+        server: usize,
+        outgoing: &mut Outgoing,
+        begun: &Begun,
+    ) -> Result<Response<FromShop>, Failed> {
         let address = &self.settings.servers[server];
         let connected = timeout(self.settings.connect_timeout, self.connector.connect(address)).await;
         self.tried(server, if matches!(connected, Ok(Ok(_))) { Reached::Yes } else { Reached::No });
         let sender = match connected {
             Ok(Ok(sender)) => sender,
-            Ok(Err(error)) => return Err(Failed::NotSent(Box::new(request), error)),
-            Err(_) => {
-                let error = ConnectError::Timeout(self.settings.connect_timeout);
-                return Err(Failed::NotSent(Box::new(request), error));
-            }
+            Ok(Err(error)) => return Err(Failed::NotSent(error)),
+            Err(_) => return Err(Failed::NotSent(ConnectError::Timeout(self.settings.connect_timeout))),
         };
-        match attempt(pool.adopt(sender), request, begun).await {
+        match attempt(self.pools[server].adopt(sender), outgoing, begun).await {
             Attempt::Answered(response, wire) => Ok(answer(response, wire)),
-            Attempt::Returned(request, error) => {
-                let error = error.map_or(ConnectError::Timeout(READY_MAX), ConnectError::from);
-                Err(Failed::NotSent(Box::new(request), error))
+            Attempt::Returned(error) => {
+                Err(Failed::NotSent(error.map_or(ConnectError::Timeout(READY_MAX), ConnectError::from)))
             }
             Attempt::Broken(error, _) => Err(self.broken(server, error)),
         }
@@ -180,27 +202,29 @@ impl Upstream {
 }
 
 enum Failed {
-    NotSent(Box<Request<ToShop>>, ConnectError),
+    NotSent(ConnectError),
     Final(SendError),
 }
 
-async fn attempt(mut wire: Wire, request: Request<ToShop>, begun: &Begun) -> Attempt {
+async fn attempt(mut wire: Wire, outgoing: &mut Outgoing, begun: &Begun) -> Attempt {
     // The connection's own task may still have to notice that the last exchange is over. Where it is not, the shop
     // has answered before the whole request was there, and somebody else's slow upload is not worth waiting for.
     if !wire.sender.is_ready() {
-        match timeout(READY_MAX, wire.sender.ready()).await {
+        match Box::pin(timeout(READY_MAX, wire.sender.ready())).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Attempt::Returned(request, Some(error)),
-            Err(_) => return Attempt::Returned(request, None),
+            Ok(Err(error)) => return Attempt::Returned(Some(error)),
+            Err(_) => return Attempt::Returned(None),
         }
     }
+    let Some(request) = outgoing.take() else { return Attempt::Returned(None) };
     begun.begin();
     match wire.sender.try_send_request(request).await {
         Ok(response) => Attempt::Answered(response, wire),
         Err(mut error) => match error.take_message() {
             Some(request) => {
                 begun.undo();
-                Attempt::Returned(request, Some(error.into_error()))
+                *outgoing = Some(request);
+                Attempt::Returned(Some(error.into_error()))
             }
             None => Attempt::Broken(error.into_error(), wire.warmth),
         },
@@ -284,7 +308,9 @@ mod tests {
         };
         let upstream = Upstream::new(settings, Rc::new(Refusing)).watched(watch);
         let begun = Begun::default();
-        let sent = upstream.send(Request::new(ToShop::empty()), Purpose::Exchange, &begun).await;
+        let mut outgoing = Some(Request::new(ToShop::empty()));
+        let sent = upstream.send(&mut outgoing, Purpose::Exchange, &begun).await;
+        assert!(outgoing.is_some());
         assert!(matches!(sent, Err(SendError::Unreachable { .. })));
         assert!(begun.at().is_none());
         assert_eq!(*told.borrow(), [(0, Reached::No), (1, Reached::No)]);

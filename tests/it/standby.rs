@@ -340,7 +340,7 @@ async fn flights_and_records_of_the_outage_are_written_back_before_the_store_is_
     let lost = one.lead(&one.ask(4, "lost", "lane 4")).await;
     one.settle(&lost, Ending::InDoubt).await;
     one.comes_back().await;
-    assert_eq!(one.told(), ["down", "back 3 0"]);
+    assert_eq!(one.told(), ["down", "back 3 0"], "the declined one was never known there");
     let theirs = |owner, name: &str, lane: &str| other.ask(owner, name, lane);
     assert!(
         matches!(other.claim(&theirs(1, "running", "lane 1")).await, Claimed::Follow { fence, .. } if fence == running.fence)
@@ -354,6 +354,42 @@ async fn flights_and_records_of_the_outage_are_written_back_before_the_store_is_
     one.runs(&running, Duration::from_secs(30)).await;
     assert_eq!(one.settle(&running, done()).await, Settled::InTime);
     assert!(matches!(other.claim(&theirs(5, "running", "lane 1")).await, Claimed::Replay(_)));
+}
+
+// A failover loses what the old primary was told last, and its memory still passes for the same one.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn what_a_failover_lost_is_told_again() {
+    let remote = Remote::new();
+    let (one, other) = two(&remote).await;
+    let hold = one.lead(&one.ask(1, "running", "lane 1")).await;
+    let kept = one.lead(&one.ask(2, "kept", "lane 2")).await;
+    one.settle(&kept, done()).await;
+    one.goes_down(Cut::Refused).await;
+    remote.loses_what_it_was_told();
+    one.comes_back().await;
+    let seen = other.claim(&other.ask(1, "running", "lane 1")).await;
+    assert!(matches!(seen, Claimed::Follow { fence, .. } if fence == hold.fence), "{seen:?}");
+    assert!(matches!(other.claim(&other.ask(2, "kept", "lane 2")).await, Claimed::Replay(_)));
+}
+
+// A claim fails, the replica goes on alone, and cannot make it known at once although the store takes claims again.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn as_long_as_the_store_does_not_know_of_a_flight_it_is_not_asked_for_its_order() {
+    let remote = Remote::new();
+    let (one, other) = two(&remote).await;
+    one.wire.fail(StoreOp::Claim);
+    let hold = one.lead(&one.ask(1, "a", "lane")).await;
+    one.wire.fail(StoreOp::Restore);
+    assert_eq!(one.store.standing(), Standing::Up);
+    assert!(matches!(one.claim(&one.ask(2, "b", "lane")).await, Claimed::Queue { .. }));
+    assert!(matches!(one.claim(&one.ask(3, "a", "lane")).await, Claimed::Follow { .. }));
+    one.lead(&one.ask(4, "c", "elsewhere")).await;
+    assert!(matches!(other.claim(&other.ask(1, "d", "elsewhere")).await, Claimed::Queue { .. }));
+    one.wire.mend();
+    eventually("it is made known", async || one.store.kept() == 0).await;
+    assert!(
+        matches!(other.claim(&other.ask(2, "a", "lane")).await, Claimed::Follow { fence, .. } if fence == hold.fence)
+    );
 }
 
 // Flights begin as fast as they are told: the way back has an end all the same, and nothing is led twice.

@@ -197,7 +197,7 @@ impl Lead {
 }
 
 impl Sender for Lead {
-    async fn send(&mut self, hold: &Hold) -> Sent {
+    async fn send(&self, hold: &Hold) -> Sent {
         self.replica.stop_if_dead().await;
         let sent = self.exchange(hold.fence).await;
         self.replica.stop_if_dead().await;

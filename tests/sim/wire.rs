@@ -87,10 +87,10 @@ impl Wire {
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Reply<'a, T> {
         if self.dead.load(Relaxed) {
-            return Box::pin(std::future::pending());
+            return Reply::later(std::future::pending());
         }
         let trip = self.draw();
-        Box::pin(async move {
+        Reply::later(async move {
             let (there, back, silent, fails) = match trip {
                 Trip::AtOnce => return call.await,
                 Trip::Through { there, back } => (there, back, false, false),

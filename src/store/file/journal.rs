@@ -262,7 +262,8 @@ impl Faults {
 
     #[cfg(test)]
     fn check(&self) -> Result<(), WriteError> {
-        match *self.next.lock().expect("nobody panics with it") {
+        let fault = *self.next.lock().expect("nobody panics with it");
+        match fault {
             None => Ok(()),
             Some(Fault::Full) => Err(redb::Error::Io(std::io::ErrorKind::StorageFull.into()).into()),
             Some(Fault::Panics) => panic!("made to panic"),

@@ -4,12 +4,17 @@
 //! The other store's word counts: whatever the mirror has at the places of a run that was led there makes way for it.
 //! Nothing here decides which of the two is to be asked.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
 use super::{Memory, restored};
 use crate::store::{
-    Ask, Fence, Key, Restored,
-    machine::{self, cells::Cells as _, cells::Place},
+    Ask, Fence, Key, Millis, Restored,
+    machine::{
+        self,
+        cells::{Cells as _, Place, Run, State},
+    },
 };
 
 impl Memory {
@@ -61,11 +66,19 @@ impl Memory {
         self.lock().table.place(Place::Lane(lane))?.read().copied()
     }
 
-    /// What runs or is in doubt now.
-    pub(in crate::store) fn live(&self) -> Vec<Fence> {
-        let inner = self.lock();
-        let live = inner.table.runs().filter(|(_, run)| run.state.is_live());
-        live.map(|(fence, _)| fence).collect()
+    /// What runs or is in doubt now, and the answers that came this short a time ago: what a store that fails over may
+    /// have been told and lost.
+    pub(in crate::store) fn live_or_recent(&self, recent: Duration) -> Vec<Fence> {
+        self.step(|inner, now, _| {
+            let is_meant = |run: &Run| match &run.state {
+                State::Flight { .. } | State::InDoubt { .. } => true,
+                State::Done { settled_at: at, .. } | State::Resolved { since: at, .. } => {
+                    between(*at, now) <= recent
+                }
+            };
+            let meant = inner.table.runs().filter(|(_, run)| is_meant(run));
+            meant.map(|(fence, _)| fence).collect()
+        })
     }
 
     /// The generations that have begun here, each with the last fence that was older.
@@ -87,4 +100,8 @@ impl Memory {
     pub(in crate::store) fn has(&self, fence: Fence) -> bool {
         self.lock().table.run(fence).is_some()
     }
+}
+
+fn between(from: Millis, to: Millis) -> Duration {
+    Duration::from_millis(to.0.saturating_sub(from.0))
 }

@@ -3,16 +3,21 @@
 //! It carries out what the machine decided and keeps the indexes right. By itself it does one thing: it lets
 //! records go early when they are over their budget, and never anything that is live.
 
+mod written;
+
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use http::{HeaderMap, HeaderValue, header::LOCATION};
-use smallvec::SmallVec;
 
-use super::MemoryLimits;
+pub(crate) use self::written::Changes;
+use super::{
+    MemoryLimits,
+    ends::{Ends, Look},
+};
 use crate::store::{
     Fence, Kept, Key, Millis, Record,
     hash::Short,
@@ -32,6 +37,9 @@ const RUNS_RESERVED_MAX: usize = 1 << 19;
 /// then answered with an older one, none is made twice.
 const GENERATIONS_MAX: usize = 262_144;
 
+/// The queue of records is cleared of what is gone when that could be more than half of it, and these many.
+const CLEAR_MIN: usize = 1024;
+
 /// A generation is kept at least this long: flights that began before it may settle much later.
 const GENERATION_LIFE_MIN: Duration = Duration::from_secs(3600);
 
@@ -40,15 +48,15 @@ pub(crate) struct Table {
     last: u64,
     fences: Fences,
     /// Boxed, so that a growing map moves pointers while everybody waits, not runs.
-    runs: HashMap<Fence, Box<Cell<Run>>, Short>,
+    runs: HashMap<Fence, Box<Filed>, Short>,
     places: HashMap<Place, Cell<Fence>, Short>,
     generations: HashMap<Key, Generation, Short>,
     /// Generations in the order in which they end.
     generation_ends: BTreeSet<(Millis, Key)>,
-    /// Runs in the order in which they end, whatever their state.
-    ends: BTreeSet<(Millis, Fence)>,
-    /// Ended runs with a body, oldest first.
-    whole: BTreeSet<(Millis, Fence)>,
+    /// When each run is to be looked at, whatever its state.
+    ends: Ends,
+    /// Ended runs with a body, oldest first: those that were settled first. Some may have lost it or be gone since.
+    whole: VecDeque<Fence>,
     /// Ended runs without one (tombstones and operators' marks), oldest first.
     stones: BTreeSet<(Millis, Fence)>,
     life_longest: Duration,
@@ -56,20 +64,24 @@ pub(crate) struct Table {
     changes: Option<Changes>,
 }
 
-/// Which cells a step has written, for a store that is written down; what they hold now says the table. A cell may be
-/// named twice. A lease that was prolonged is no change: a flight that is found again has lost its leader. Places of
-/// fingerprints and lanes are not named: they follow from the runs.
-#[derive(Default)]
-pub(crate) struct Changes {
-    pub(crate) runs: SmallVec<[Fence; 2]>,
-    pub(crate) scopes: SmallVec<[Key; 2]>,
-    pub(crate) generations: SmallVec<[Key; 2]>,
+/// A run with its places in the indexes.
+struct Filed {
+    cell: Cell<Run>,
+    /// When it is to be looked at: no later than its state ends. `None`: it was, and not a word was heard since.
+    look_at: Option<Millis>,
+    /// What it counts for against the budget.
+    weight: usize,
 }
 
-impl Changes {
-    fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.scopes.is_empty() && self.generations.is_empty()
-    }
+/// What came of looking at a run whose time may be over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Looked {
+    /// Its time is over. Each is given once: the machine ends it, or it cannot be read and then it never ends.
+    Over(Fence),
+    /// It goes on, or is gone.
+    NotOver,
+    /// Nothing is due.
+    Nothing,
 }
 
 /// What the table holds and what it had to let go.
@@ -78,6 +90,8 @@ pub(crate) struct Counts {
     pub(crate) flights: usize,
     pub(crate) in_doubt: usize,
     pub(crate) lanes: usize,
+    /// Ended runs with a body.
+    pub(crate) whole: usize,
     pub(crate) whole_bytes: usize,
     pub(crate) stone_bytes: usize,
     pub(crate) bodies_dropped_early: u64,
@@ -124,8 +138,8 @@ impl Table {
             places: HashMap::with_capacity_and_hasher(runs * 2, Short::default()),
             generations: HashMap::default(),
             generation_ends: BTreeSet::new(),
-            ends: BTreeSet::new(),
-            whole: BTreeSet::new(),
+            ends: Ends::default(),
+            whole: VecDeque::new(),
             stones: BTreeSet::new(),
             life_longest: Duration::ZERO,
             counts: Counts::default(),
@@ -133,51 +147,21 @@ impl Table {
         }
     }
 
-    /// From now on it notes what changes.
-    pub(super) fn note_changes(&mut self) {
-        self.changes = Some(Changes::default());
-    }
-
-    /// What has changed since it was last asked, if anything has.
-    pub(super) fn take_changes(&mut self) -> Option<Changes> {
-        self.changes.as_mut().filter(|changes| !changes.is_empty()).map(std::mem::take)
-    }
-
-    fn note(&mut self, note: impl FnOnce(&mut Changes)) {
-        if let Some(changes) = &mut self.changes {
-            note(changes);
+    /// Looks at the run that is to be looked at first, if that is by `now`.
+    pub(crate) fn look_at_due(&mut self, now: Millis) -> Looked {
+        let Some(look) = self.ends.take_due(now) else { return Looked::Nothing };
+        let Some(filed) = self.runs.get_mut(&look.fence).filter(|filed| filed.look_at == Some(look.at))
+        else {
+            return Looked::NotOver;
+        };
+        let ends = filed.cell.value.state.ends();
+        if ends <= now {
+            filed.look_at = None;
+            return Looked::Over(look.fence);
         }
-    }
-
-    /// A run as it was written down, with the places that follow from it. Records come oldest first.
-    pub(crate) fn load_run(&mut self, fence: Fence, run: Run) {
-        self.raise_fence(fence);
-        let lanes = if run.state.is_live() { run.lanes.clone() } else { SmallVec::new() };
-        let fingerprint = run.fingerprint.map(Place::Fingerprint);
-        for place in fingerprint.into_iter().chain(lanes.into_iter().map(Place::Lane)) {
-            self.point(place, fence);
-        }
-        self.insert_run(fence, run);
-    }
-
-    pub(crate) fn load_generation(&mut self, identity: Key, began: Fence, ends: Millis) {
-        self.generations.insert(identity, Generation { began: Cell::new(began), ends });
-        self.generation_ends.insert((ends, identity));
-    }
-
-    /// When a generation began, and until when that is remembered.
-    pub(crate) fn generation_until(&self, identity: Key) -> Option<(Fence, Millis)> {
-        self.generations.get(&identity).map(|generation| (generation.began.value, generation.ends))
-    }
-
-    /// One run whose time is over by `now`. Each is given once: the machine ends it, or it cannot be read and then
-    /// it never ends.
-    pub(crate) fn take_due(&mut self, now: Millis) -> Option<Fence> {
-        let first = *self.ends.first()?;
-        (first.0 <= now).then(|| {
-            self.ends.remove(&first);
-            first.1
-        })
+        filed.look_at = Some(ends);
+        self.ends.plan(Look { at: ends, fence: look.fence });
+        Looked::NotOver
     }
 
     pub(crate) fn drop_ended_generations(&mut self, now: Millis) {
@@ -195,9 +179,9 @@ impl Table {
     pub(crate) fn fit_records(&mut self) {
         while self.counts.whole_bytes + self.counts.stone_bytes > self.limits.records_bytes_max {
             let many_stones = self.counts.stone_bytes > self.limits.records_bytes_max / 2;
-            let oldest = if many_stones { None } else { self.whole.first().copied() };
+            let oldest = if many_stones { None } else { self.oldest_whole() };
             match (oldest, self.stones.first().copied()) {
-                (Some((_, fence)), _) => self.drop_body(fence),
+                (Some(fence), _) => self.drop_body(fence),
                 (None, Some((_, fence))) => self.drop_record(fence),
                 (None, None) => break,
             }
@@ -205,7 +189,7 @@ impl Table {
     }
 
     pub(crate) fn records(&self) -> usize {
-        self.whole.len() + self.stones.len()
+        self.counts.whole + self.stones.len()
     }
 
     pub(crate) fn generations(&self) -> usize {
@@ -221,12 +205,22 @@ impl Table {
 
     /// Every run that can be read, in no order.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (Fence, &Run)> {
-        self.runs.iter().filter_map(|(fence, cell)| Some((*fence, cell.read()?)))
+        self.runs.iter().filter_map(|(fence, filed)| Some((*fence, filed.cell.read()?)))
+    }
+
+    fn oldest_whole(&mut self) -> Option<Fence> {
+        while let Some(fence) = self.whole.front().copied() {
+            if self.runs.get(&fence).is_some_and(|filed| is_whole(&filed.cell.value.state)) {
+                return Some(fence);
+            }
+            self.whole.pop_front();
+        }
+        None
     }
 
     fn drop_body(&mut self, fence: Fence) {
         let Some(State::Done { record, settled_at, until, delivery }) =
-            self.runs.get(&fence).map(|cell| cell.value.state.clone())
+            self.runs.get(&fence).map(|filed| filed.cell.value.state.clone())
         else {
             return;
         };
@@ -247,65 +241,101 @@ impl Table {
         self.counts.records_dropped_early += 1;
     }
 
-    fn enlist(&mut self, fence: Fence, state: &State) {
-        self.ends.insert((state.ends(), fence));
+    /// Counts a run in under its state; answers what it weighs.
+    fn enlist(&mut self, fence: Fence, state: &State) -> usize {
         match state {
             State::Flight { .. } => self.counts.flights += 1,
             State::InDoubt { .. } => self.counts.in_doubt += 1,
-            State::Done { record, settled_at, until, delivery } => {
-                let life = Duration::from_millis(until.0.saturating_sub(settled_at.0));
-                // It may be delivered at the last moment, and its seen life begins then.
-                let longest = match delivery {
-                    Delivery::Awaited { seen } => life.saturating_add(*seen),
-                    Delivery::Made => life,
-                };
-                self.life_longest = self.life_longest.max(longest);
-                self.shelf(record).insert((*settled_at, fence));
-                *self.weight(record) += record.bytes() + OVERHEAD_BYTES;
+            State::Done { record, settled_at, .. } => {
+                let weight = record.bytes() + OVERHEAD_BYTES;
+                match record.body {
+                    Kept::Whole(_) => {
+                        self.counts.whole += 1;
+                        self.counts.whole_bytes += weight;
+                        self.whole.push_back(fence);
+                    }
+                    Kept::Dropped => {
+                        self.counts.stone_bytes += weight;
+                        self.stones.insert((*settled_at, fence));
+                    }
+                }
+                return weight;
             }
-            State::Resolved { since, until } => {
-                let life = Duration::from_millis(until.0.saturating_sub(since.0));
-                self.life_longest = self.life_longest.max(life);
-                self.stones.insert((*since, fence));
+            State::Resolved { since, .. } => {
                 self.counts.stone_bytes += OVERHEAD_BYTES;
+                self.stones.insert((*since, fence));
+                return OVERHEAD_BYTES;
             }
         }
+        0
     }
 
-    fn strike(&mut self, fence: Fence, state: &State) {
-        self.ends.remove(&(state.ends(), fence));
+    fn strike(&mut self, fence: Fence, state: &State, weight: usize) {
         match state {
             State::Flight { .. } => self.counts.flights -= 1,
             State::InDoubt { .. } => self.counts.in_doubt -= 1,
-            State::Done { record, settled_at, .. } => {
-                self.shelf(record).remove(&(*settled_at, fence));
-                *self.weight(record) -= record.bytes() + OVERHEAD_BYTES;
-            }
+            State::Done { record, settled_at, .. } => match record.body {
+                Kept::Whole(_) => {
+                    self.counts.whole -= 1;
+                    self.counts.whole_bytes -= weight;
+                    self.clear_idle();
+                }
+                Kept::Dropped => {
+                    self.counts.stone_bytes -= weight;
+                    self.stones.remove(&(*settled_at, fence));
+                }
+            },
             State::Resolved { since, .. } => {
+                self.counts.stone_bytes -= weight;
                 self.stones.remove(&(*since, fence));
-                self.counts.stone_bytes -= OVERHEAD_BYTES;
             }
         }
     }
 
-    fn shelf(&mut self, record: &Record) -> &mut BTreeSet<(Millis, Fence)> {
-        match record.body {
-            Kept::Whole(_) => &mut self.whole,
-            Kept::Dropped => &mut self.stones,
+    /// Bounds the queues, from which nobody is taken out in the middle.
+    fn clear_idle(&mut self) {
+        let runs = &self.runs;
+        if self.whole.len() > 2 * self.counts.whole + CLEAR_MIN {
+            self.whole.retain(|fence| runs.get(fence).is_some_and(|filed| is_whole(&filed.cell.value.state)));
         }
+        self.ends.clear_idle(runs.len(), |look| {
+            runs.get(&look.fence).is_some_and(|filed| filed.look_at == Some(look.at))
+        });
     }
 
-    fn weight(&mut self, record: &Record) -> &mut usize {
-        match record.body {
-            Kept::Whole(_) => &mut self.counts.whole_bytes,
-            Kept::Dropped => &mut self.counts.stone_bytes,
-        }
+    fn note_life(&mut self, state: &State) {
+        let life = |from: Millis, until: Millis| Duration::from_millis(until.0.saturating_sub(from.0));
+        let longest = match state {
+            State::Flight { .. } | State::InDoubt { .. } => return,
+            // It may be delivered at the last moment, and its seen life begins then.
+            State::Done { settled_at, until, delivery: Delivery::Awaited { seen }, .. } => {
+                life(*settled_at, *until).saturating_add(*seen)
+            }
+            State::Done { settled_at, until, delivery: Delivery::Made, .. } => life(*settled_at, *until),
+            State::Resolved { since, until } => life(*since, *until),
+        };
+        self.life_longest = self.life_longest.max(longest);
+    }
+}
+
+fn is_whole(state: &State) -> bool {
+    matches!(state, State::Done { record, .. } if matches!(record.body, Kept::Whole(_)))
+}
+
+/// Whether only the life of a kept answer changes, and neither what it weighs nor when it was settled.
+fn is_same_answer(old: &State, new: &State) -> bool {
+    match (old, new) {
+        (
+            State::Done { record: one, settled_at: then, .. },
+            State::Done { record: other, settled_at: now, .. },
+        ) => Arc::ptr_eq(one, other) && then == now,
+        _ => false,
     }
 }
 
 impl Cells for Table {
     fn run(&self, fence: Fence) -> Option<&Cell<Run>> {
-        self.runs.get(&fence).map(|cell| &**cell)
+        self.runs.get(&fence).map(|filed| &filed.cell)
     }
 
     fn place(&self, place: Place) -> Option<&Cell<Fence>> {
@@ -332,7 +362,7 @@ impl Cells for Table {
     fn led_under(&self, lane: Key) -> Vec<Fence> {
         self.runs
             .iter()
-            .filter(|(_, cell)| cell.value.lanes.contains(&lane))
+            .filter(|(_, filed)| filed.cell.value.lanes.contains(&lane))
             .map(|(fence, _)| *fence)
             .collect()
     }
@@ -350,27 +380,55 @@ impl Cells for Table {
 
     fn insert_run(&mut self, fence: Fence, run: Run) {
         self.note(|changes| changes.runs.push(fence));
-        self.enlist(fence, &run.state);
-        self.runs.insert(fence, Box::new(Cell::new(run)));
+        let weight = self.enlist(fence, &run.state);
+        self.note_life(&run.state);
+        let at = run.state.ends();
+        match run.state {
+            State::Flight { .. } => self.ends.plan_lease(Look { at, fence }),
+            State::InDoubt { .. } | State::Done { .. } | State::Resolved { .. } => {
+                self.ends.plan(Look { at, fence });
+            }
+        }
+        self.runs.insert(fence, Box::new(Filed { cell: Cell::new(run), look_at: Some(at), weight }));
     }
 
     fn set_state(&mut self, fence: Fence, state: State) {
-        let Some(cell) = self.runs.get_mut(&fence) else {
+        let Some(filed) = self.runs.get_mut(&fence) else {
             return;
         };
-        let old = std::mem::replace(&mut cell.value.state, state.clone());
+        let ends = state.ends();
+        // An end that moves away is found when the old one comes.
+        if filed.look_at.is_none_or(|planned| planned > ends) {
+            if let Some(planned) = filed.look_at.replace(ends) {
+                self.ends.cancel(Look { at: planned, fence });
+            }
+            self.ends.plan(Look { at: ends, fence });
+        }
+        let weight = filed.weight;
+        let old = std::mem::replace(&mut filed.cell.value.state, state.clone());
         if !matches!((&old, &state), (State::Flight { .. }, State::Flight { .. })) {
             self.note(|changes| changes.runs.push(fence));
         }
-        self.strike(fence, &old);
-        self.enlist(fence, &state);
+        self.note_life(&state);
+        if is_same_answer(&old, &state) {
+            return;
+        }
+        self.strike(fence, &old, weight);
+        let weight = self.enlist(fence, &state);
+        if let Some(filed) = self.runs.get_mut(&fence) {
+            filed.weight = weight;
+        }
     }
 
     fn remove_run(&mut self, fence: Fence) -> Option<Run> {
-        let run = self.runs.remove(&fence)?.value;
+        let Filed { cell, look_at, weight } = *self.runs.remove(&fence)?;
         self.note(|changes| changes.runs.push(fence));
-        self.strike(fence, &run.state);
-        Some(run)
+        if let Some(at) = look_at {
+            self.ends.cancel(Look { at, fence });
+        }
+        self.strike(fence, &cell.value.state, weight);
+        self.clear_idle();
+        Some(cell.value)
     }
 
     fn point(&mut self, place: Place, fence: Fence) {
@@ -445,7 +503,7 @@ impl Table {
         Everything {
             last: self.last,
             life_longest: self.life_longest,
-            runs: self.runs.iter().map(|(fence, cell)| (*fence, (**cell).clone())).collect(),
+            runs: self.runs.iter().map(|(fence, filed)| (*fence, filed.cell.clone())).collect(),
             places: self.places.iter().map(|(place, cell)| (*place, cell.clone())).collect(),
             generations: generations.collect(),
         }
@@ -456,18 +514,29 @@ impl Table {
     }
 
     pub(crate) fn make_run_foreign(&mut self, fence: Fence) {
-        self.runs.get_mut(&fence).expect("a run to make foreign").version = u16::MAX;
+        self.runs.get_mut(&fence).expect("a run to make foreign").cell.version = u16::MAX;
     }
 
     pub(crate) fn make_generation_foreign(&mut self, identity: Key) {
         self.generations.get_mut(&identity).expect("a generation to make foreign").began.version = u16::MAX;
     }
 
+    /// The next run that is over.
+    pub(crate) fn take_due(&mut self, now: Millis) -> Option<Fence> {
+        loop {
+            match self.look_at_due(now) {
+                Looked::Over(fence) => return Some(fence),
+                Looked::NotOver => {}
+                Looked::Nothing => return None,
+            }
+        }
+    }
+
     /// Everything points to what points back, and every index and count agrees with the runs.
     pub(crate) fn assert_sound(&self) {
         let (mut flights, mut in_doubt, mut lanes, mut bytes, mut whole, mut stones) = (0, 0, 0, 0, 0, 0);
-        for (fence, cell) in &self.runs {
-            let run = &cell.value;
+        for (fence, filed) in &self.runs {
+            let run = &filed.cell.value;
             for lane in &run.lanes {
                 let held = self.places.get(&Place::Lane(*lane)).is_some_and(|cell| cell.value == *fence);
                 assert_eq!(held, run.state.is_live(), "a lane is held exactly while its run is live");
@@ -480,9 +549,10 @@ impl Table {
                 State::Flight { .. } => flights += 1,
                 State::InDoubt { .. } => in_doubt += 1,
                 State::Done { record, settled_at, .. } => {
-                    bytes += record.bytes() + OVERHEAD_BYTES;
+                    assert_eq!(filed.weight, record.bytes() + OVERHEAD_BYTES);
+                    bytes += filed.weight;
                     match record.body {
-                        Kept::Whole(_) => whole += usize::from(self.whole.contains(&(*settled_at, *fence))),
+                        Kept::Whole(_) => whole += usize::from(self.whole.contains(fence)),
                         Kept::Dropped => stones += usize::from(self.stones.contains(&(*settled_at, *fence))),
                     }
                 }
@@ -491,10 +561,12 @@ impl Table {
                     stones += usize::from(self.stones.contains(&(*since, *fence)));
                 }
             }
-            assert!(self.ends.contains(&(run.state.ends(), *fence)), "every run ends");
+            let at = filed.look_at.expect("every run is looked at");
+            assert!(at <= run.state.ends(), "no run is looked at after its end");
+            assert!(self.ends.holds(Look { at, fence: *fence }), "every look is planned");
         }
         for (place, cell) in &self.places {
-            let run = &self.runs[&cell.value].value;
+            let run = &self.runs[&cell.value].cell.value;
             match place {
                 Place::Lane(lane) => {
                     lanes += 1;
@@ -507,8 +579,9 @@ impl Table {
         let counts = self.counts;
         assert_eq!((counts.flights, counts.in_doubt, counts.lanes), (flights, in_doubt, lanes));
         assert_eq!(counts.whole_bytes + counts.stone_bytes, bytes);
-        assert_eq!((self.whole.len(), self.stones.len()), (whole, stones));
-        assert_eq!(self.ends.len(), self.runs.len());
+        assert_eq!((counts.whole, self.stones.len()), (whole, stones));
+        assert!(self.whole.len() <= 2 * whole + CLEAR_MIN + 1);
+        assert!(self.ends.len() <= 3 * self.runs.len() + 1 + super::ends::CLEAR_MIN, "looks do not pile up");
         assert_eq!(self.generation_ends.len(), self.generations.len());
     }
 }

@@ -32,9 +32,6 @@ impl Standby {
         ask: &Ask,
         on_store_down: OnStoreDown,
     ) -> Result<Claimed, StoreError> {
-        if let Some(record) = self.copy_of(ask, Age::Fresh) {
-            return Ok(Claimed::Replay(record));
-        }
         match self.way(ask) {
             Way::Remote => {}
             Way::Kept => {

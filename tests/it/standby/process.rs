@@ -98,8 +98,10 @@ fn serve(stream: TcpStream, orders: &AtomicUsize) {
     }
 }
 
+type Fields = Vec<(String, String)>;
+
 /// First line, fields, body.
-fn read_message(reader: &mut impl BufRead) -> Option<(String, Vec<(String, String)>, String)> {
+fn read_message(reader: &mut impl BufRead) -> Option<(String, Fields, String)> {
     let mut first = String::new();
     if reader.read_line(&mut first).ok()? == 0 {
         return None;
@@ -119,7 +121,7 @@ fn read_message(reader: &mut impl BufRead) -> Option<(String, Vec<(String, Strin
 
 struct Answer {
     status: u16,
-    fields: Vec<(String, String)>,
+    fields: Fields,
     body: String,
 }
 

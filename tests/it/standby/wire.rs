@@ -8,7 +8,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    task::{Context, Poll, Waker},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -57,6 +56,11 @@ impl Remote {
         *memory = (Arc::new(Memory::new(LIMITS)), Epoch(memory.1.0 + 1));
     }
 
+    /// A failover to one that was told nothing yet, and bears the same mark.
+    pub(crate) fn loses_what_it_was_told(&self) {
+        self.memory.lock().expect("nobody panics with it").0 = Arc::new(Memory::new(LIMITS));
+    }
+
     /// A replica's way to it.
     pub(crate) fn wire(self: &Arc<Self>) -> Arc<Wire> {
         Arc::new(Wire {
@@ -74,6 +78,7 @@ struct Faults {
     cut: Cut,
     delay: Duration,
     losing: BTreeSet<&'static str>,
+    failing: BTreeSet<&'static str>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -108,6 +113,12 @@ impl Wire {
         self.faults.lock().expect("nobody panics with it").losing.insert(operation.as_str());
     }
 
+    /// Calls of this kind are refused at once, from now on only these.
+    pub(crate) fn fail(&self, operation: StoreOp) {
+        let mut faults = self.faults.lock().expect("nobody panics with it");
+        faults.failing = BTreeSet::from([operation.as_str()]);
+    }
+
     pub(crate) fn mend(&self) {
         *self.faults.lock().expect("nobody panics with it") = Faults::default();
     }
@@ -133,7 +144,8 @@ impl Wire {
         counter.fetch_add(1, SeqCst);
         let (cut, delay, loses) = {
             let faults = self.faults.lock().expect("nobody panics with it");
-            (faults.cut, faults.delay, faults.losing.contains(operation.as_str()))
+            let cut = if faults.failing.contains(operation.as_str()) { Cut::Refused } else { faults.cut };
+            (cut, faults.delay, faults.losing.contains(operation.as_str()))
         };
         match cut {
             Cut::No => {}
@@ -160,7 +172,7 @@ enum Trust {
 
 impl Store for Wire {
     fn claim<'a>(&'a self, ask: &'a Ask) -> Reply<'a, Claimed> {
-        Box::pin(self.pass(StoreOp::Claim, Trust::Epoch, |memory| {
+        Reply::later(self.pass(StoreOp::Claim, Trust::Epoch, |memory| {
             // Shared stores give out fences by their clock.
             memory.raise_fences(clock());
             at_once(memory.claim(ask))
@@ -168,39 +180,39 @@ impl Store for Wire {
     }
 
     fn renew<'a>(&'a self, hold: &'a Hold) -> Reply<'a, Renewed> {
-        Box::pin(self.pass(StoreOp::Renew, Trust::Epoch, |memory| at_once(memory.renew(hold))))
+        Reply::later(self.pass(StoreOp::Renew, Trust::Epoch, |memory| at_once(memory.renew(hold))))
     }
 
     fn settle<'a>(&'a self, hold: &'a Hold, ending: Ending) -> Reply<'a, Settled> {
-        Box::pin(self.pass(StoreOp::Settle, Trust::Epoch, |memory| at_once(memory.settle(hold, ending))))
+        Reply::later(self.pass(StoreOp::Settle, Trust::Epoch, |memory| at_once(memory.settle(hold, ending))))
     }
 
     fn abandon<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Box::pin(self.pass(StoreOp::Abandon, Trust::Epoch, |memory| at_once(memory.abandon(hold))))
+        Reply::later(self.pass(StoreOp::Abandon, Trust::Epoch, |memory| at_once(memory.abandon(hold))))
     }
 
     fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Box::pin(self.pass(StoreOp::Delivered, Trust::Epoch, |memory| at_once(memory.delivered(hold))))
+        Reply::later(self.pass(StoreOp::Delivered, Trust::Epoch, |memory| at_once(memory.delivered(hold))))
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
-        Box::pin(self.pass(StoreOp::Generation, Trust::Epoch, move |memory| {
+        Reply::later(self.pass(StoreOp::Generation, Trust::Epoch, move |memory| {
             at_once(memory.begin_generation(identity))
         }))
     }
 
     fn restore_generation(&self, identity: Key, began: Fence) -> Reply<'_, ()> {
-        Box::pin(self.pass(StoreOp::Generation, Trust::Any, move |memory| {
+        Reply::later(self.pass(StoreOp::Generation, Trust::Any, move |memory| {
             at_once(memory.restore_generation(identity, began))
         }))
     }
 
     fn inspect(&self, lane: Key) -> Reply<'_, LaneView> {
-        Box::pin(self.pass(StoreOp::Inspect, Trust::Epoch, move |memory| at_once(memory.inspect(lane))))
+        Reply::later(self.pass(StoreOp::Inspect, Trust::Epoch, move |memory| at_once(memory.inspect(lane))))
     }
 
     fn resolve(&self, lane: Key, resolution: Resolution) -> Reply<'_, Resolved> {
-        Box::pin(
+        Reply::later(
             self.pass(StoreOp::Resolve, Trust::Epoch, move |memory| {
                 at_once(memory.resolve(lane, resolution))
             }),
@@ -208,15 +220,15 @@ impl Store for Wire {
     }
 
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
-        Box::pin(self.pass(StoreOp::Forget, Trust::Epoch, move |memory| at_once(memory.forget(lane))))
+        Reply::later(self.pass(StoreOp::Forget, Trust::Epoch, move |memory| at_once(memory.forget(lane))))
     }
 
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
-        Box::pin(self.pass(StoreOp::Restore, Trust::Any, |memory| at_once(memory.restore(restored))))
+        Reply::later(self.pass(StoreOp::Restore, Trust::Any, |memory| at_once(memory.restore(restored))))
     }
 
     fn epoch(&self) -> Reply<'_, Epoch> {
-        Box::pin(self.pass(StoreOp::Epoch, Trust::Any, |_| Ok(self.remote.epoch())))
+        Reply::later(self.pass(StoreOp::Epoch, Trust::Any, |_| Ok(self.remote.epoch())))
     }
 
     fn adopt_epoch(&self, epoch: Epoch) {
@@ -225,11 +237,8 @@ impl Store for Wire {
 }
 
 /// The memory store acts when it is called.
-fn at_once<T>(mut reply: Reply<'_, T>) -> Result<T, StoreError> {
-    match reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => panic!("the memory store waits for nothing"),
-    }
+fn at_once<T>(reply: Reply<'_, T>) -> Result<T, StoreError> {
+    reply.at_once().unwrap_or_else(|_| panic!("the memory store waits for nothing"))
 }
 
 fn clock() -> Fence {

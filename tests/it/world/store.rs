@@ -57,9 +57,7 @@ impl Flaky {
         operation: StoreOp,
         call: impl FnOnce() -> Reply<'a, T>,
     ) -> Reply<'a, T> {
-        let down = || -> Reply<'a, T> {
-            Box::pin(std::future::ready(Err(StoreError::Down("made to fail".to_owned()))))
-        };
+        let down = || Reply::now(Err(StoreError::Down("made to fail".to_owned())));
         let is_in = |set: &Mutex<BTreeSet<_>>| {
             set.lock().expect("nobody panics with it").contains(operation.as_str())
         };
