@@ -1,9 +1,10 @@
 -- What every step begins with: the clock, the epoch, and the cells (src/store/machine/cells.rs) as keys of Redis.
 --
 --   {namespace}:meta        v format, e epoch, l last fence, x longest life of a record; never expires
---   {namespace}:r:FENCE     a run: v format, o owner, l lanes, f fingerprint, s scope, b body, g generations,
---                           d hold of a doubt in ms or "-" for retry, t state (f flight, q in doubt, d done, r resolved),
---                           a when the state began, u when it ends, n seen life still awaited in ms or "-"
+--   {namespace}:r:FENCE     a run: v format, o owner, l lanes, f fingerprint, s scope, b body, g generations (those four
+--                           are missing where it has none), d hold of a doubt in ms or "-" for retry, t state (f flight,
+--                           q in doubt, d done, r resolved), a when the state began, u when it ends, n seen life still
+--                           awaited in ms, or "-" or missing
 --   {namespace}:b:FENCE     its answer
 --   {namespace}:f|s|l:KEY   a place (fingerprint, scope, lane) that points to a run: "1:FENCE"
 --   {namespace}:g:KEY       a generation: "1:FENCE"
@@ -36,7 +37,7 @@ end
 
 -- ".." would write a large number with an exponent.
 local function digits(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 local meta = call('HMGET', KEYS[1], 'v', 'e', 'l', 'x')
@@ -104,12 +105,11 @@ local function load(fence)
     if not got.err then
       if got[1] == '1' then
         known = {
-          fence = fence, owner = got[2], lanes = got[3], fingerprint = got[4], scope = got[5], body = got[6],
-          generations = got[7], hold = tonumber(got[8]), state = got[9], since = tonumber(got[10]),
-          ends = tonumber(got[11]), seen = tonumber(got[12]),
+          fence = fence, owner = got[2], lanes = got[3], fingerprint = got[4] or '', scope = got[5] or '',
+          body = got[6] or '', generations = got[7] or '', hold = tonumber(got[8] or ''), state = got[9],
+          since = tonumber(got[10] or ''), ends = tonumber(got[11] or ''), seen = tonumber(got[12] or ''),
         }
-        if not (known.owner and known.lanes and known.fingerprint and known.scope and known.body
-            and known.generations and known.state and known.since and known.ends) then
+        if not (known.owner and known.lanes and got[8] and known.state and known.since and known.ends) then
           known = false
         end
       elseif not got[1] and call('EXISTS', base .. 'r:' .. fence) == 0 then
@@ -158,15 +158,20 @@ local function places_of(run)
   return places
 end
 
--- A run and all that points to it end together, or one of them would point to nothing.
-local function keep_alive(run)
+-- When a run's keys are to end, and in how long.
+local function end_of(run)
   local ends = run.ends
   if run.state == 'f' and run.hold then
     ends = ends + run.hold
   end
   local left = math.max(ends - now, 0) + MARGIN
   -- Two lengths would begin a millisecond apart.
-  local at = digits(today + left)
+  return digits(today + left), left
+end
+
+-- A run and all that points to it end together, or one of them would point to nothing.
+local function keep_alive(run)
+  local at, left = end_of(run)
   call('PEXPIREAT', base .. 'r:' .. run.fence, at)
   if run.state == 'd' then
     call('PEXPIREAT', base .. 'b:' .. run.fence, at)
@@ -201,21 +206,46 @@ local function note_life(run)
 end
 
 local function set_state(run, state, since, ends, seen)
+  local was_seen = run.seen
   run.state, run.since, run.ends, run.seen = state, since, ends, seen
   keep_alive(run)
-  call('HSET', base .. 'r:' .. run.fence, 't', state, 'a', digits(since), 'u', digits(ends), 'n', seen and digits(seen) or '-')
+  local key = base .. 'r:' .. run.fence
+  if seen or was_seen then
+    call('HSET', key, 't', state, 'a', digits(since), 'u', digits(ends), 'n', seen and digits(seen) or '-')
+  else
+    call('HSET', key, 't', state, 'a', digits(since), 'u', digits(ends))
+  end
   note_life(run)
 end
 
+-- What a run does not have is not written.
+local OPTIONAL = { f = 'fingerprint', s = 'scope', b = 'body', g = 'generations' }
 local function insert_run(run)
-  call('HSET', base .. 'r:' .. run.fence, 'v', '1', 'o', run.owner, 'l', run.lanes, 'f', run.fingerprint, 's', run.scope,
-    'b', run.body, 'g', run.generations, 'd', run.hold and digits(run.hold) or '-', 't', run.state, 'a', digits(run.since),
-    'u', digits(run.ends), 'n', run.seen and digits(run.seen) or '-')
+  local fields = {
+    'HSET', base .. 'r:' .. run.fence, 'v', '1', 'o', run.owner, 'l', run.lanes, 'd', run.hold and digits(run.hold) or '-',
+    't', run.state, 'a', digits(run.since), 'u', digits(run.ends),
+  }
+  for field, name in pairs(OPTIONAL) do
+    if run[name] ~= '' then
+      fields[#fields + 1] = field
+      fields[#fields + 1] = run[name]
+    end
+  end
+  if run.seen then
+    fields[#fields + 1] = 'n'
+    fields[#fields + 1] = digits(run.seen)
+  end
+  call(unpack(fields))
   runs[run.fence] = run
 end
 
-local function point(key, fence)
-  call('SET', key, '1:' .. fence)
+-- Until the end of the run, which is told where it is not yet to be read from it.
+local function point(key, fence, at)
+  if at then
+    call('SET', key, '1:' .. fence, 'PXAT', at)
+  else
+    call('SET', key, '1:' .. fence)
+  end
   pointers[key] = fence
 end
 

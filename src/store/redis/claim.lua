@@ -100,12 +100,13 @@ local function lead()
     generations = generations, hold = hold, state = 'f', since = now, ends = now + lease,
   }
   insert_run(run)
+  local at = end_of(run)
+  call('PEXPIREAT', base .. 'r:' .. fence, at)
   each(lanes, function(lane)
-    point(base .. 'l:' .. lane, fence)
+    point(base .. 'l:' .. lane, fence, at)
     if fingerprint ~= '' then nudges[#nudges + 1] = { 'S', lane, fingerprint } end
   end)
-  if fingerprint ~= '' then point(base .. 'f:' .. fingerprint, fence) end
-  keep_alive(run)
+  if fingerprint ~= '' then point(base .. 'f:' .. fingerprint, fence, at) end
   return { 'lead', fence }
 end
 

@@ -183,7 +183,7 @@ fn shown_hash(values: &[&[u8]]) -> String {
         // When a flight began nobody asks.
         if state == "f" { "?".to_owned() } else { text("a") },
         text("u"),
-        text("n"),
+        if of("n").is_empty() { "-".to_owned() } else { text("n") },
     )
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::store::conformance::{ask, done, lead, settle};
 use oncegate::store::redis::{Finding, StartError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
 async fn a_server_that_would_lose_orders_is_told_of() {
@@ -105,6 +106,7 @@ async fn in_a_cluster_the_owner_of_the_slot_is_found_and_found_again_when_it_mov
     let url = format!("redis+cluster://127.0.0.1:{}", two.port);
     let store = connected(&url).await;
     let other = connected(&format!("redis+cluster://127.0.0.1:{}", one.port)).await;
+    listening(&one, 2).await;
     let hold = lead(&*store, &ask(1, "a", "order")).await;
     let waiting = claim(&*other, &ask(2, "a", "order")).await;
     let Claimed::Follow { wake, .. } = waiting else { panic!("{waiting:?}") };
@@ -133,4 +135,19 @@ fn number(answer: &str) -> u16 {
 
 fn bulk(answer: &str) -> String {
     answer.lines().nth(1).expect("a text").to_owned()
+}
+
+#[tokio::test]
+async fn rediss_speaks_tls_and_nothing_before_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let store = Redis::connect(settings(&format!("rediss://:secret@127.0.0.1:{port}"))).expect("it starts");
+    let (mut stream, _) = listener.accept().await.expect("it comes");
+    let mut hello = [0; 5];
+    stream.read_exact(&mut hello).await.expect("it greets");
+    // RFC 8446, section 5.1: a handshake record.
+    assert_eq!(hello[..2], [0x16, 0x03]);
+    stream.write_all(b"-ERR no TLS here\r\n").await.expect("it is told");
+    let answer = store.ready(Duration::from_millis(300)).await;
+    assert!(matches!(&answer, Err(StoreError::Down(why)) if !why.contains("secret")), "{answer:?}");
 }
