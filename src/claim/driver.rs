@@ -3,7 +3,13 @@
 //! It never sends twice: only [`Sent::NotSent`], which promises that not one byte has left, leads to another
 //! attempt, and the number of attempts is bounded.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    future::{Future, ready},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -40,13 +46,13 @@ pub struct Driver<S> {
     boarding: Boarding,
     lane_depth_max: usize,
     sender: S,
-    spent: Spent,
+    spent: Cell<Spent>,
     told: bool,
 }
 
 /// What asking the store came to, waiting included.
 enum Asked {
-    Lead(Hold),
+    Lead(Arc<Hold>),
     End(Ended, Option<Fence>),
     /// The store gave no answer; it may have carried the claim out.
     Unheard,
@@ -61,6 +67,9 @@ enum Entered {
     /// Every client left.
     Withdrawn,
 }
+
+/// What the store says, heard later.
+type Heard<'a> = Pin<Box<dyn Future<Output = Result<Claimed, StoreError>> + 'a>>;
 
 /// A claim that was asked of the store.
 struct Asking {
@@ -85,7 +94,7 @@ impl<S: Sender> Driver<S> {
             in_doubt: demand.in_doubt,
         };
         let Demand { route, boarding, lane_depth_max, .. } = demand;
-        let (spent, told) = (Spent::default(), false);
+        let (spent, told) = (Cell::default(), false);
         Self { claims, flight, ask, route, boarding, lane_depth_max, sender, spent, told }
     }
 
@@ -101,7 +110,7 @@ impl<S: Sender> Driver<S> {
         };
         for attempt in 1.. {
             let hold = match self.ask().await {
-                Asked::Lead(hold) => Arc::new(hold),
+                Asked::Lead(hold) => hold,
                 Asked::End(ended, fence) => return self.tell(ended, fence),
                 Asked::Unheard => {
                     self.tell(Ended::StoreDown, None);
@@ -117,7 +126,7 @@ impl<S: Sender> Driver<S> {
             }
             let sent = Instant::now();
             let came = send(&self.claims, &self.sender, &hold, sent).await;
-            self.spent.upstream = sent.elapsed();
+            self.spend(|spent| spent.upstream = sent.elapsed());
             match came {
                 Sent::Answered(answered) => return self.settle(hold, answered).await,
                 Sent::Lost(lost) => return Box::pin(self.lost(&hold, places, lost)).await,
@@ -142,7 +151,7 @@ impl<S: Sender> Driver<S> {
             () = self.flight.deserted() => return Entered::Withdrawn,
         };
         let Ok(places) = places else { return Entered::Full };
-        self.spent.queued = queued.elapsed();
+        self.spend(|spent| spent.queued = queued.elapsed());
         Entered::Yes(places)
     }
 
@@ -154,23 +163,29 @@ impl<S: Sender> Driver<S> {
             Boarding::UntilSent => May::FollowAfter(None),
         };
         let asking = Asking { started: Instant::now(), boarded: self.flight.boarded() };
-        let claimed = match self.claims.store.claim(&self.ask).at_once() {
-            Ok(claimed @ Ok(_)) => claimed,
-            Ok(error @ Err(_)) => Box::pin(self.claim_again(Reply::now(error))).await,
-            Err(reply) => Box::pin(self.claim_again(reply)).await,
+        let heard: Heard<'_> = match self.claims.store.claim(&self.ask).at_once() {
+            Ok(Ok(Claimed::Lead(hold))) => {
+                self.claimed(&asking, ClaimOutcome::Lead);
+                return Asked::Lead(Arc::new(hold));
+            }
+            Ok(claimed @ Ok(_)) => Box::pin(ready(claimed)),
+            Ok(error @ Err(_)) => Box::pin(self.claim_again(Reply::now(error))),
+            Err(reply) => Box::pin(self.claim_again(reply)),
         };
-        self.heard(&asking, &claimed);
-        match claimed {
-            Ok(Claimed::Lead(hold)) => Asked::Lead(hold),
-            Err(_) => Asked::Unheard,
-            Ok(claimed) => Box::pin(self.ask_on(asking, claimed)).await,
-        }
+        let claimed = heard.await;
+        Box::pin(self.ask_on(asking, claimed)).await
     }
 
-    fn heard(&mut self, asking: &Asking, claimed: &Result<Claimed, StoreError>) {
+    fn claimed(&self, asking: &Asking, outcome: ClaimOutcome) {
         let took = asking.started.elapsed();
-        self.spent.claiming += took;
-        self.claims.observer.claimed(outcome(claimed), took);
+        self.spend(|spent| spent.claiming += took);
+        self.claims.observer.claimed(outcome, took);
+    }
+
+    fn spend(&self, time: impl FnOnce(&mut Spent)) {
+        let mut spent = self.spent.get();
+        time(&mut spent);
+        self.spent.set(spent);
     }
 
     async fn claim_again(&self, first: Reply<'_, Claimed>) -> Result<Claimed, StoreError> {
@@ -178,11 +193,13 @@ impl<S: Sender> Driver<S> {
     }
 
     /// The right to send was not to be had at once.
-    async fn ask_on(&mut self, mut asking: Asking, mut claimed: Claimed) -> Asked {
+    async fn ask_on(&mut self, mut asking: Asking, mut claimed: Result<Claimed, StoreError>) -> Asked {
         let mut known_before = 0;
         loop {
-            let (following, wake) = match claimed {
-                Claimed::Lead(hold) => return Asked::Lead(hold),
+            self.claimed(&asking, outcome(&claimed));
+            let Ok(what) = claimed else { return Asked::Unheard };
+            let (following, wake) = match what {
+                Claimed::Lead(hold) => return Asked::Lead(Arc::new(hold)),
                 Claimed::Replay(record) => {
                     let fence = record.fence;
                     return Asked::End(Ended::Replayed(record), Some(fence));
@@ -214,19 +231,14 @@ impl<S: Sender> Driver<S> {
                 woken = woken_or_polled(wake, jitter(&self.ask)) => woken,
                 () = self.flight.deserted() => return Asked::Withdrawn,
             };
-            self.spent.queued += waited.elapsed();
+            self.spend(|spent| spent.queued += waited.elapsed());
             if let Woken::Answered { fence, answer, outcome } = woken
                 && following == Some(fence)
             {
                 return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
             }
             asking = Asking { started: Instant::now(), boarded: self.flight.boarded() };
-            let again = self.claim_again(self.claims.store.claim(&self.ask)).await;
-            self.heard(&asking, &again);
-            claimed = match again {
-                Ok(again) => again,
-                Err(_) => return Asked::Unheard,
-            };
+            claimed = self.claim_again(self.claims.store.claim(&self.ask)).await;
         }
     }
 
@@ -381,15 +393,17 @@ impl<S: Sender> Driver<S> {
 impl<S> Driver<S> {
     fn tell(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
-        self.claims.observer.queued(self.spent.queued);
-        self.claims.flights.end(&self.flight, End { what, fence, spent: self.spent });
+        let spent = self.spent.get();
+        self.claims.observer.queued(spent.queued);
+        self.claims.flights.end(&self.flight, End { what, fence, spent });
     }
 
     /// Like [`Self::tell`], but those who come later may still join and get the same.
     fn announce(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
-        self.claims.observer.queued(self.spent.queued);
-        self.claims.flights.announce(&self.flight, End { what, fence, spent: self.spent });
+        let spent = self.spent.get();
+        self.claims.observer.queued(spent.queued);
+        self.claims.flights.announce(&self.flight, End { what, fence, spent });
     }
 
     fn tell_nobody(&mut self) {

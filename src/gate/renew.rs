@@ -42,11 +42,16 @@ pub async fn of_request(
     matched: &Matched,
     read: Option<&Collected>,
 ) -> Renewing {
+    if core.gate.config.renewals.iter().all(|rule| rule.upstream != upstream) {
+        return Renewing::default();
+    }
+    // In a box: most upstreams have no such rule.
+    Box::pin(by_rules(core, upstream, matched, read)).await
+}
+
+async fn by_rules(core: &Core, upstream: usize, matched: &Matched, read: Option<&Collected>) -> Renewing {
     let rules = &core.gate.config.renewals;
     let mut renewing = Renewing::default();
-    if rules.iter().all(|rule| rule.upstream != upstream) {
-        return renewing;
-    }
     let host = find::host(&matched.parts);
     let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     let content = read.map_or(Content::Empty, |read| {
