@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderValue, Response, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -59,10 +59,12 @@ use report::Report;
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Answers one request of a client.
-pub async fn exchange(core: &Rc<Core>, client: &Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
-    let (parts, incoming) = request.into_parts();
-    // One box from here to the shop: they are 224 bytes, and every stage hands them on.
-    let mut parts = Box::new(parts);
+pub async fn exchange(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    mut parts: Box<Parts>,
+    incoming: Incoming,
+) -> Response<Reply> {
     forward::name_host(&mut parts);
     let id = forward::request_id(core, &client.peer, &parts.headers);
     let trace = forward::traceparent(core, &client.peer, &mut parts.headers);
@@ -445,9 +447,9 @@ async fn bypass(
 impl Found {
     fn into_body(self) -> ToShop {
         match self {
-            Found::Stream(incoming) => ToShop::Client(incoming),
+            Found::Stream(incoming) => ToShop::client(incoming),
             Found::Collected(read) => read.into_body(),
-            Found::Begun { begun, rest, lent } => ToShop::Begun { begun: Some(lent.around(begun)), rest },
+            Found::Begun { begun, rest, lent } => ToShop::begun(lent.around(begun), rest),
             Found::Taken => ToShop::empty(),
         }
     }

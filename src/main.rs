@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// A request makes and drops some forty small things.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     oncegate::cli::main(std::env::args_os())
 }

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -46,9 +46,7 @@ where
     let bounds = strict_limits(limits);
     let mut builder = http1::Builder::new();
     // The strict reader's bounds come first; hyper's are only kept from being lower.
-    builder
-        .max_headers(limits.headers_max + 8)
-        .max_buf_size((limits.header_bytes_max * 2).max(BUFFER_BYTES_MIN));
+    builder.max_headers(limits.headers_max).max_buf_size((limits.header_bytes_max * 2).max(BUFFER_BYTES_MIN));
     let (strict, line) = Strict::new(io, bounds, Rc::clone(&core.clock));
     let _listed = roster.list(line.clone());
     let client = Rc::new(Client::new(peer, listener, Box::new(line.clone())));
@@ -56,8 +54,11 @@ where
         let client = Rc::clone(&client);
         // In a box of its own for each request: hyper keeps room for this future for as long as the connection lives,
         // and half of what an idle connection weighed was that room.
-        service_fn(move |request| {
-            Box::pin(answer(Rc::clone(&core), Rc::clone(&client), line.clone(), request))
+        service_fn(move |request: Request<Incoming>| {
+            // The parts too: they are 224 bytes, and every stage from here to the shop hands them on.
+            let (parts, incoming) = request.into_parts();
+            let parts = Box::new(parts);
+            Box::pin(answer(Rc::clone(&core), Rc::clone(&client), line.clone(), parts, incoming))
         })
     };
     let mut connection = builder.serve_connection(TokioIo::new(strict), service);
@@ -83,11 +84,12 @@ async fn answer(
     core: Rc<Core>,
     client: Rc<Client>,
     line: Line,
-    request: Request<Incoming>,
+    parts: Box<Parts>,
+    incoming: Incoming,
 ) -> Result<Response<Answer>, Infallible> {
     let call = client.begin_call();
     let refused = client.is_malformed();
-    let mut response = gate::exchange(&core, &client, request).await;
+    let mut response = gate::exchange(&core, &client, parts, incoming).await;
     if refused || core.gate.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -2,12 +2,14 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Waker},
 };
 
 use http::{Extensions, HeaderMap, Method, StatusCode, request::Parts};
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::Notify;
 
 use super::forward::Peer;
 use crate::answer::refusal::Refusal;
@@ -52,18 +54,43 @@ pub struct Client {
 /// 1xx answers of the shop on their way to the client. The shop's connection gives them from a callback that must be
 /// `Send`, so they travel through a lock; only the few exchanges that have any ever touch it.
 #[derive(Default)]
-pub struct Hints {
-    queue: Mutex<Vec<(StatusCode, HeaderMap)>>,
-    came: Notify,
+pub struct Hints(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    hints: Vec<(StatusCode, HeaderMap)>,
+    /// Of the exchange that waits for its answer.
+    waiting: Option<Waker>,
 }
 
 impl Hints {
-    fn queue(&self) -> MutexGuard<'_, Vec<(StatusCode, HeaderMap)>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self) -> Vec<(StatusCode, HeaderMap)> {
-        std::mem::take(&mut *self.queue())
+        std::mem::take(&mut self.queue().hints)
+    }
+
+    /// What has come, and word of what comes next.
+    fn take_or_wait(&self, cx: &Context<'_>) -> Vec<(StatusCode, HeaderMap)> {
+        let mut queue = self.queue();
+        if !queue.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            queue.waiting = Some(cx.waker().clone());
+        }
+        std::mem::take(&mut queue.hints)
+    }
+
+    fn push(&self, hint: (StatusCode, HeaderMap)) {
+        let mut queue = self.queue();
+        if queue.hints.len() < HINTS_MAX {
+            queue.hints.push(hint);
+        }
+        let waiting = queue.waiting.clone();
+        drop(queue);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
     }
 }
 
@@ -127,33 +154,24 @@ impl Client {
             if answer.status() == StatusCode::CONTINUE {
                 return;
             }
-            let mut queue = hints.queue();
-            if queue.len() < HINTS_MAX {
-                queue.push((answer.status(), answer.headers().clone()));
-            }
-            drop(queue);
-            hints.came.notify_one();
+            hints.push((answer.status(), answer.headers().clone()));
         });
         std::mem::swap(carrier.extensions_mut(), extensions);
     }
 
     /// Waits for the shop's answer and passes informational ones on meanwhile.
     pub async fn passing_hints<T>(&self, mut answer: impl Future<Output = T> + Unpin) -> T {
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => {
-                    // What came with the answer is still before it.
-                    self.write_hints();
-                    return answer;
-                }
-                () = self.hints.came.notified() => self.write_hints(),
-            }
-        }
+        poll_fn(|cx| {
+            let polled = Pin::new(&mut answer).poll(cx);
+            // What came with the answer is still before it.
+            self.write(self.hints.take_or_wait(cx));
+            polled
+        })
+        .await
     }
 
-    fn write_hints(&self) {
-        for (status, mut headers) in self.hints.take() {
+    fn write(&self, hints: Vec<(StatusCode, HeaderMap)>) {
+        for (status, mut headers) in hints {
             crate::ops::headers::remove_hop_by_hop(&mut headers);
             self.wire.inform(status, &headers);
         }

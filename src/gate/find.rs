@@ -1,6 +1,6 @@
 //! Which route a request takes. Where that hangs on the body, the body is read here, within the bounds of the guards.
 
-use std::{rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{header, request::Parts};
@@ -197,7 +197,7 @@ async fn ensure_collected<'a>(
 }
 
 /// The authority that the client named, lower-case and without its port.
-pub fn host(parts: &Parts) -> String {
+pub fn host(parts: &Parts) -> Cow<'_, str> {
     let named = match parts.uri.authority() {
         Some(authority) => authority.as_str(),
         None => parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
@@ -206,5 +206,9 @@ pub fn host(parts: &Parts) -> String {
         Some(colon) if !named.ends_with(']') => &named[..colon],
         Some(_) | None => named,
     };
-    without_port.trim_end_matches('.').to_ascii_lowercase()
+    let host = without_port.trim_end_matches('.');
+    match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
+    }
 }

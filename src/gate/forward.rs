@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request::Parts};
 use smallvec::SmallVec;
 
 use super::core::Core;
-use crate::ops::headers;
+use crate::ops::headers::{self, HopFields};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The number of the lease, for a plugin of the shop that can use it. A client's own would be a forgery.
@@ -107,6 +107,8 @@ pub fn traceparent(core: &Core, peer: &Peer, headers: &mut HeaderMap) -> HeaderV
     write_hex(core.random().max(1), &mut text[3..35]);
     write_hex((core.random() >> 64).max(1), &mut text[36..52]);
     let made = HeaderValue::from_bytes(&text).expect("hex digits are a header value");
+    // Room for this and for what `to_shop` adds, so that the table grows once.
+    headers.reserve(7);
     headers.insert(TRACEPARENT, made.clone());
     headers.remove("tracestate");
     made
@@ -130,8 +132,7 @@ pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, part
     let via = if parts.version == Version::HTTP_10 { VIA_OLD } else { VIA };
     let headers = &mut parts.headers;
     headers::remove_hop_by_hop(headers);
-    // oncegate itself answers `Expect: 100-continue`, when it wants the body.
-    headers.remove(header::EXPECT);
+    remove_not_for_shop(headers, peer.trust);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
@@ -140,7 +141,6 @@ pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, part
     let forwarded = peer.forwarded(host.as_ref());
     match peer.trust {
         Trust::Untrusted => {
-            remove_spoofed(headers);
             headers.insert(X_FORWARDED_FOR, peer.shown.clone());
             headers.insert(header::FORWARDED, forwarded);
             headers.insert(X_FORWARDED_PROTO, HTTP);
@@ -159,22 +159,32 @@ pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, part
             append(headers, header::VIA, via);
         }
     }
-    // Only a leader's own request has one.
-    headers.remove(FENCE);
     headers.insert(X_REQUEST_ID, id.clone());
 }
 
-/// Takes out what an untrusted client has no say in: where it comes from, which fence it has (a plugin that knows
-/// fences would believe it, and no real one could top it), and which page it means beside the one that was matched
-/// (`X-Original-URL`, `X-Rewrite-URL`: older Zend and Symfony shops serve that one).
-fn remove_spoofed(headers: &mut HeaderMap) {
+/// Takes out what ends here: `Expect`, since oncegate itself answers `100-continue` when it wants the body; a fence,
+/// since only a leader's own request has one; and what an untrusted client has no say in: where it comes from, which
+/// fence it has (a plugin that knows fences would believe it, and no real one could top it), and which page it means
+/// beside the one that was matched (`X-Original-URL`, `X-Rewrite-URL`: older Zend and Symfony shops serve that one).
+fn remove_not_for_shop(headers: &mut HeaderMap, trust: Trust) {
     const NAMES: [&str; 3] = ["x-real-ip", "x-original-url", "x-rewrite-url"];
-    let is_spoofed = |name: &&HeaderName| {
-        let name = name.as_str();
+    let is_spoofed = |name: &str| {
         name.starts_with("x-forwarded-") || name.starts_with("oncegate-") || NAMES.contains(&name)
     };
-    let spoofed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_spoofed).cloned().collect();
-    for name in spoofed {
+    let ends_here = |field: &&HeaderName| {
+        let name = field.as_str();
+        // One look at the first letter spares most fields all the rest.
+        match name.as_bytes().first() {
+            Some(b'e') => **field == header::EXPECT,
+            Some(b'x' | b'o') => match trust {
+                Trust::Untrusted => is_spoofed(name),
+                Trust::Trusted => **field == FENCE,
+            },
+            Some(_) | None => false,
+        }
+    };
+    let gone: SmallVec<[HeaderName; 4]> = headers.keys().filter(ends_here).cloned().collect();
+    for name in gone {
         headers.remove(name);
     }
 }
@@ -187,14 +197,15 @@ pub struct Trailers {
 }
 
 impl Trailers {
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap, hop: HopFields) -> Self {
         // Only chunks have trailers behind them (RFC 9112 section 7.1.2).
-        let announced = match headers.contains_key(header::TRANSFER_ENCODING) {
+        let announced = match hop.transfer_encoding && hop.trailer {
             true => headers.get_all(header::TRAILER).iter().cloned().collect(),
             false => SmallVec::new(),
         };
         // What no `Connection` line names was left over from another hop (RFC 9110 section 10.1.4).
-        let accepted = names(headers, header::TE, b"trailers") && names(headers, header::CONNECTION, b"te");
+        let accepted =
+            hop.te && names(headers, header::TE, b"trailers") && names(headers, header::CONNECTION, b"te");
         Self { announced, accepted }
     }
 
@@ -255,12 +266,12 @@ fn names(headers: &HeaderMap, name: HeaderName, word: &[u8]) -> bool {
     listed.any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
 }
 
-/// The lowest digits of a number, as many as there is room for. `format!` costs ten times as much, on every request.
+/// The lowest bytes of a number, as many as there is room for. `format!` costs ten times as much, on every request.
 fn write_hex(number: u128, out: &mut [u8]) {
-    let mut rest = number;
-    for digit in out.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(rest & 0xF) as usize];
-        rest >>= 4;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in out.rchunks_exact_mut(2).zip(number.to_le_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xF)];
     }
 }
 

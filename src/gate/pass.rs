@@ -1,6 +1,6 @@
 //! Traffic without a guard: streamed both ways, never collected.
 
-use std::{cell::Cell, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use tokio::time::Instant;
@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     answer::refusal::Refusal,
-    ops::{headers, words::CodeClass},
+    ops::{
+        headers::{self, HopFields},
+        words::CodeClass,
+    },
     upstream::{Begun, FromShop, Purpose, SendError, Sent, ToShop, send},
 };
 
@@ -41,22 +44,22 @@ pub async fn pass(
     watch: Option<Watcher>,
 ) -> Result<Passed, Refusal> {
     let patience = core.gate.config.upstreams[upstream].answer_timeout;
-    // Other protocols, `h2c` first of all, would carry requests past every guard.
-    let protocol = headers::wants_upgrade(&parts.headers)
-        .filter(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let hop = HopFields::of(&parts.headers);
+    let protocol = headers::wants_upgrade(&parts.headers, hop);
     let purpose = if protocol.is_some() { Purpose::Upgrade } else { Purpose::Exchange };
-    let trailers = forward::Trailers::of(&parts.headers);
-    let body = if parts.headers.contains_key(header::TRANSFER_ENCODING) { body.chunked() } else { body };
+    let trailers = forward::Trailers::of(&parts.headers, hop);
+    let body = if hop.transfer_encoding { body.chunked() } else { body };
     forward::to_shop(&client.peer, id, protocol.clone(), &mut parts);
     trailers.to_shop(&mut parts.headers);
     client.pass_informational(&mut parts.extensions);
     let sent_at = Instant::now();
-    let (begun, taken) = (Begun::default(), Rc::new(Cell::new(sent_at)));
-    let mut outgoing = Some(send::outgoing(*parts, body.noting(&taken)));
+    let begun = Begun::default();
+    let (body, taken) = body.noting(sent_at);
+    let mut outgoing = Some(send::outgoing(*parts, body));
     // Pinned here and lent on: a future that is handed over by value is kept twice, by its giver and by its taker.
     let sending = pin!(core.upstreams[upstream].send(&mut outgoing, purpose, &begun));
     let hinting = pin!(client.passing_hints(sending));
-    let came = within(core, (sent_at, patience), || taken.get(), hinting).await;
+    let came = within(core, (sent_at, patience), || taken.at().unwrap_or(sent_at), hinting).await;
     let class = match &came {
         Some(Ok(sent)) => CodeClass::of(sent.response.status().as_u16()),
         Some(Err(_)) | None => CodeClass::None,
@@ -81,7 +84,7 @@ pub async fn pass(
         return Ok(Passed { response: switching(id, protocol, response), server: Some(server) });
     }
     renew::of_answer(core, renewing, response.headers()).await;
-    let trailers = forward::Trailers::of(response.headers());
+    let trailers = forward::Trailers::of(response.headers(), HopFields::of(response.headers()));
     forward::to_client(id, response.headers_mut());
     trailers.announce(response.headers_mut());
     let (parts, body) = response.into_parts();

@@ -4,7 +4,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
 use smallvec::SmallVec;
 
@@ -12,17 +12,50 @@ use smallvec::SmallVec;
 /// keeps one long line from costing more than the head that carries it.
 const OPTIONS_MAX: usize = 64;
 
+/// Which of the fields that are about one connection stand in a head. All are found in one pass: to ask for each of
+/// them by its hash cost more than all else that is done to most heads.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct HopFields {
+    pub connection: bool,
+    pub te: bool,
+    pub trailer: bool,
+    pub transfer_encoding: bool,
+    pub upgrade: bool,
+    /// One of these, or another that RFC 9110, section 7.6.1 lists.
+    pub any: bool,
+}
+
+impl HopFields {
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys().filter(|name| is_hop_by_hop(name)) {
+            found.any = true;
+            found.connection |= *name == CONNECTION;
+            found.te |= *name == TE;
+            found.trailer |= *name == TRAILER;
+            found.transfer_encoding |= *name == TRANSFER_ENCODING;
+            found.upgrade |= *name == UPGRADE;
+        }
+        found
+    }
+}
+
 /// Takes out what is meant for one connection only: the fields that RFC 9110, section 7.6.1 lists, and every field
 /// that any `Connection` line names. `TE: trailers` goes as well: we do not promise trailers to the next hop.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let hop = HopFields::of(headers);
+    if !hop.any {
+        return;
+    }
     let mut gone: SmallVec<[HeaderName; 8]> = SmallVec::new();
-    if headers.contains_key(CONNECTION) {
+    if hop.connection {
         gone.extend(options(headers).take(OPTIONS_MAX).filter(|name| !is_kept_whatever_is_said(name)));
     }
     gone.extend(headers.keys().filter(|name| is_hop_by_hop(name)).cloned());
     // A length beside a transfer coding was not what framed the body (RFC 9112, section 6.3): it must not do so from
     // here on, when the coding is gone.
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if hop.transfer_encoding {
         gone.push(CONTENT_LENGTH);
     }
     for name in gone {
@@ -56,7 +89,10 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Only WebSocket (RFC 6455, section 4.1) counts. A tunnel to a shop that agrees to `h2c` carries requests that no
 /// route and no guard ever sees, and RFC 9113, section 3.1 has given that upgrade up.
 #[must_use]
-pub fn wants_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+pub fn wants_upgrade(headers: &HeaderMap, hop: HopFields) -> Option<HeaderValue> {
+    if !hop.upgrade {
+        return None;
+    }
     let mut lines = headers.get_all(UPGRADE).iter();
     let wanted = lines.next()?;
     if lines.next().is_some() || !wanted.as_bytes().eq_ignore_ascii_case(b"websocket") {
@@ -171,6 +207,7 @@ mod tests {
     #[test]
     fn an_upgrade_counts_only_with_its_connection_option() {
         let asked = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        let wants_upgrade = |headers: &HeaderMap| wants_upgrade(headers, HopFields::of(headers));
         assert_eq!(wants_upgrade(&asked).unwrap(), "websocket");
         assert_eq!(wants_upgrade(&map(&[("upgrade", "websocket")])), None);
         assert_eq!(wants_upgrade(&map(&[("connection", "upgrade")])), None);
@@ -180,7 +217,10 @@ mod tests {
 
     #[test]
     fn an_upgrade_to_anything_but_websocket_is_not_passed_on() {
-        let asking = |protocol| wants_upgrade(&map(&[("connection", "upgrade"), ("upgrade", protocol)]));
+        let asking = |protocol| {
+            let headers = map(&[("connection", "upgrade"), ("upgrade", protocol)]);
+            wants_upgrade(&headers, HopFields::of(&headers))
+        };
         assert_eq!(asking("WebSocket").unwrap(), "WebSocket");
         for protocol in ["", "h2c", "HTTP/2.0", "TLS/1.2", "websocket, h2c", "foo"] {
             assert_eq!(asking(protocol), None, "{protocol}");

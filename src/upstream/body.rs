@@ -16,22 +16,50 @@ use tokio::time::Instant;
 use super::pool::Wire;
 
 /// A request body on its way to the shop.
-pub enum ToShop {
+pub struct ToShop {
+    kind: Kind,
+    /// When a piece was last taken to be sent, if somebody wants to know.
+    taken: Option<Taken>,
+}
+
+enum Kind {
     /// Nothing, or something that was collected before.
     Whole(Option<Bytes>),
     /// The client's own stream.
     Client(Incoming),
     /// What was collected of the client's stream, then the rest of it.
     Begun { begun: Option<Bytes>, rest: Incoming },
-    /// Streamed, noting when a piece was last taken to be sent.
-    Noting { body: Box<ToShop>, taken: Rc<Cell<Instant>> },
     /// Collected, to be sent in chunks as it came, with the trailers that came behind it.
     WithTrailers { data: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
 }
 
+/// When the shop's side last took a piece of a body. A body that is empty takes nobody's time.
+#[derive(Clone, Default)]
+pub struct Taken(Option<Rc<Cell<Instant>>>);
+
+impl Taken {
+    pub fn at(&self) -> Option<Instant> {
+        self.0.as_ref().map(|taken| taken.get())
+    }
+}
+
 impl ToShop {
     pub fn empty() -> Self {
-        Self::Whole(None)
+        Self::of(Kind::Whole(None))
+    }
+
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::of(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// The client's own stream.
+    pub fn client(incoming: Incoming) -> Self {
+        Self::of(Kind::Client(incoming))
+    }
+
+    /// What was collected of the client's stream, then the rest of it.
+    pub fn begun(begun: Bytes, rest: Incoming) -> Self {
+        Self::of(Kind::Begun { begun: Some(begun), rest })
     }
 
     /// What was collected of a client's body, to be sent on as it came.
@@ -40,31 +68,34 @@ impl ToShop {
             None => Self::whole(bytes),
             Some(trailers) => {
                 let data = Some(bytes).filter(|bytes| !bytes.is_empty());
-                Self::WithTrailers { data, trailers: Some(trailers) }
+                Self::of(Kind::WithTrailers { data, trailers: Some(trailers) })
             }
         }
     }
 
-    /// Notes in `taken` when the shop's side last took a piece of it; a body that is empty takes nobody's time.
+    fn of(kind: Kind) -> Self {
+        Self { kind, taken: None }
+    }
+
+    /// The same body, noting when the shop's side last took a piece of it, from `now` on.
     #[must_use]
-    pub fn noting(self, taken: &Rc<Cell<Instant>>) -> Self {
-        match self.is_end_stream() {
-            true => self,
-            false => Self::Noting { body: Box::new(self), taken: Rc::clone(taken) },
+    pub fn noting(self, now: Instant) -> (Self, Taken) {
+        if self.is_end_stream() {
+            return (self, Taken::default());
         }
+        let taken = Taken(Some(Rc::new(Cell::new(now))));
+        (Self { taken: Some(taken.clone()), ..self }, taken)
     }
 
     /// The same body without its length, so that it is sent in chunks: what came so goes on so, collected or not.
     #[must_use]
     pub fn chunked(self) -> Self {
-        match self {
-            Self::Whole(data) => Self::WithTrailers { data, trailers: None },
-            other => other,
+        match self.kind {
+            Kind::Whole(data) => Self { kind: Kind::WithTrailers { data, trailers: None }, ..self },
+            kind @ (Kind::Client(_) | Kind::Begun { .. } | Kind::WithTrailers { .. }) => {
+                Self { kind, ..self }
+            }
         }
-    }
-
-    pub fn whole(bytes: Bytes) -> Self {
-        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
 }
 
@@ -76,41 +107,29 @@ impl Body for ToShop {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Whole(data) => Poll::Ready(data.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Client(incoming) => Pin::new(incoming).poll_frame(cx),
-            Self::Begun { begun, rest } => match begun.take() {
-                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None => Pin::new(rest).poll_frame(cx),
-            },
-            Self::Noting { body, taken } => {
-                let frame = std::task::ready!(Pin::new(&mut **body).poll_frame(cx));
-                taken.set(Instant::now());
-                Poll::Ready(frame)
-            }
-            Self::WithTrailers { data, trailers } => match data.take() {
-                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers)))),
-            },
+        let this = self.get_mut();
+        let frame = std::task::ready!(this.kind.poll_frame(cx));
+        if let Some(Taken(Some(taken))) = &this.taken {
+            taken.set(Instant::now());
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(data) => data.is_none(),
-            Self::Client(incoming) => incoming.is_end_stream(),
-            Self::Begun { begun, rest } => begun.is_none() && rest.is_end_stream(),
-            Self::Noting { body, .. } => body.is_end_stream(),
+        match &self.kind {
+            Kind::Whole(data) => data.is_none(),
+            Kind::Client(incoming) => incoming.is_end_stream(),
+            Kind::Begun { begun, rest } => begun.is_none() && rest.is_end_stream(),
             // An empty one still has a last chunk.
-            Self::WithTrailers { .. } => false,
+            Kind::WithTrailers { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Client(incoming) => incoming.size_hint(),
-            Self::Begun { begun, rest } => {
+        match &self.kind {
+            Kind::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Client(incoming) => incoming.size_hint(),
+            Kind::Begun { begun, rest } => {
                 let begun = begun.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 let rest = rest.size_hint();
                 let mut hint = SizeHint::new();
@@ -120,9 +139,25 @@ impl Body for ToShop {
                 }
                 hint
             }
-            Self::Noting { body, .. } => body.size_hint(),
             // Trailers only travel with chunked framing, so no exact size is claimed for this one.
-            Self::WithTrailers { .. } => SizeHint::default(),
+            Kind::WithTrailers { .. } => SizeHint::default(),
+        }
+    }
+}
+
+impl Kind {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Self::Whole(data) => Poll::Ready(data.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Client(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Begun { begun, rest } => match begun.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Pin::new(rest).poll_frame(cx),
+            },
+            Self::WithTrailers { data, trailers } => match data.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers)))),
+            },
         }
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn report(config: &Config, raw: RawRequest, answer: Option<RawAnswer>
     let asked = Asked { config, secret, parts: &parts, host: &host, readings: &readings, body: &body };
     let mut report = Report {
         method: parts.method.to_string(),
-        host: host.clone(),
+        host: host.clone().into_owned(),
         path: paths(&readings),
         passed: Vec::new(),
         route: None,
