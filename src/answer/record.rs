@@ -5,14 +5,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{CONNECTION, LOCATION},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
 use smallvec::SmallVec;
 
 use crate::{
-    ops::headers::{is_hop_by_hop, remove_hop_by_hop},
+    ops::headers::{HopFields, is_hop_by_hop, remove_hop_by_hop},
     store::{Fence, Kept, Record},
 };
 
@@ -29,7 +26,7 @@ pub fn record(
     answered_at: u64,
 ) -> Record {
     let stripped;
-    let headers = match headers.contains_key(CONNECTION) {
+    let headers = match HopFields::of(headers).connection {
         false => headers,
         true => {
             let mut copy = headers.clone();
@@ -39,7 +36,7 @@ pub fn record(
         }
     };
     let lines: SmallVec<[(&HeaderName, &HeaderValue); 16]> =
-        headers.iter().filter(|(name, _)| !is_hop_by_hop(name) && is_kept(name)).collect();
+        headers.iter().filter(|(name, _)| is_kept(name) && !is_hop_by_hop(name)).collect();
     let bytes: usize = lines.iter().map(|(_, value)| value.len()).sum();
     let mut block = Vec::with_capacity(bytes + body.len());
     for (_, value) in &lines {

@@ -91,7 +91,6 @@ fn whole(parts: Parts, body: Bytes, idempotency_key: Option<HeaderValue>) -> Req
     let is_framed = length > 0 || parts.headers.contains_key(header::CONTENT_LENGTH);
     let mut request = send::outgoing(parts, ToShop::whole(body));
     let headers = request.headers_mut();
-    headers.remove(header::TRANSFER_ENCODING);
     if is_framed && !forward::says_length(headers, length) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
