@@ -52,7 +52,8 @@ pub struct Driver<S> {
 
 /// What asking the store came to, waiting included.
 enum Asked {
-    Lead(Arc<Hold>),
+    /// Since this moment.
+    Lead(Arc<Hold>, Instant),
     End(Ended, Option<Fence>),
     /// The store gave no answer; it may have carried the claim out.
     Unheard,
@@ -98,8 +99,15 @@ impl<S: Sender> Driver<S> {
         Self { claims, flight, ask, route, boarding, lane_depth_max, sender, spent, told }
     }
 
-    /// Runs the flight to its end.
-    pub async fn run(mut self: Box<Self>) {
+    /// Runs the flight to its end. In a box: a task's future is moved several times until it has its place.
+    pub fn run(mut self) -> Pin<Box<dyn Future<Output = ()>>>
+    where
+        S: 'static,
+    {
+        Box::pin(async move { self.fly().await })
+    }
+
+    async fn fly(&mut self) {
         let places = match self.claims.lanes.enter_free(&self.ask.lanes) {
             Some(places) => places,
             None => match Box::pin(self.queue()).await {
@@ -109,8 +117,8 @@ impl<S: Sender> Driver<S> {
             },
         };
         for attempt in 1.. {
-            let hold = match self.ask().await {
-                Asked::Lead(hold) => hold,
+            let (hold, sent) = match self.ask().await {
+                Asked::Lead(hold, since) => (hold, since),
                 Asked::End(ended, fence) => return self.tell(ended, fence),
                 Asked::Unheard => {
                     self.tell(Ended::StoreDown, None);
@@ -124,7 +132,6 @@ impl<S: Sender> Driver<S> {
                 Box::pin(self.abandon(&hold)).await;
                 return self.tell_nobody();
             }
-            let sent = Instant::now();
             let came = send(&self.claims, &self.sender, &hold, sent).await;
             self.spend(|spent| spent.upstream = sent.elapsed());
             match came {
@@ -165,8 +172,8 @@ impl<S: Sender> Driver<S> {
         let asking = Asking { started: Instant::now(), boarded: self.flight.boarded() };
         let heard: Heard<'_> = match self.claims.store.claim(&self.ask).at_once() {
             Ok(Ok(Claimed::Lead(hold))) => {
-                self.claimed(&asking, ClaimOutcome::Lead);
-                return Asked::Lead(Arc::new(hold));
+                let now = self.claimed(&asking, ClaimOutcome::Lead);
+                return Asked::Lead(Arc::new(hold), now);
             }
             Ok(claimed @ Ok(_)) => Box::pin(ready(claimed)),
             Ok(error @ Err(_)) => Box::pin(self.claim_again(Reply::now(error))),
@@ -176,10 +183,13 @@ impl<S: Sender> Driver<S> {
         Box::pin(self.ask_on(asking, claimed)).await
     }
 
-    fn claimed(&self, asking: &Asking, outcome: ClaimOutcome) {
-        let took = asking.started.elapsed();
+    /// Answers when that was: now.
+    fn claimed(&self, asking: &Asking, outcome: ClaimOutcome) -> Instant {
+        let now = Instant::now();
+        let took = now.duration_since(asking.started);
         self.spend(|spent| spent.claiming += took);
         self.claims.observer.claimed(outcome, took);
+        now
     }
 
     fn spend(&self, time: impl FnOnce(&mut Spent)) {
@@ -196,10 +206,10 @@ impl<S: Sender> Driver<S> {
     async fn ask_on(&mut self, mut asking: Asking, mut claimed: Result<Claimed, StoreError>) -> Asked {
         let mut known_before = 0;
         loop {
-            self.claimed(&asking, outcome(&claimed));
+            let now = self.claimed(&asking, outcome(&claimed));
             let Ok(what) = claimed else { return Asked::Unheard };
             let (following, wake) = match what {
-                Claimed::Lead(hold) => return Asked::Lead(Arc::new(hold)),
+                Claimed::Lead(hold) => return Asked::Lead(Arc::new(hold), now),
                 Claimed::Replay(record) => {
                     let fence = record.fence;
                     return Asked::End(Ended::Replayed(record), Some(fence));
@@ -225,13 +235,12 @@ impl<S: Sender> Driver<S> {
                     (None, wake)
                 }
             };
-            let waited = Instant::now();
             let woken = tokio::select! {
                 biased;
                 woken = woken_or_polled(wake, jitter(&self.ask)) => woken,
                 () = self.flight.deserted() => return Asked::Withdrawn,
             };
-            self.spend(|spent| spent.queued += waited.elapsed());
+            self.spend(|spent| spent.queued += now.elapsed());
             if let Woken::Answered { fence, answer, outcome } = woken
                 && following == Some(fence)
             {

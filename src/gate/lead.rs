@@ -76,7 +76,7 @@ impl Lead {
             renewing,
             desk,
             begun: Begun::default(),
-            sent_at: Cell::new(Instant::now()),
+            sent_at: Cell::default(),
             counted: Cell::new(false),
             relay: RefCell::default(),
             outgoing: Cell::new(Box::new(Some(whole(*request, body, idempotency_key)))),
@@ -109,7 +109,7 @@ impl Sender for Lead {
         let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
         let patience = core.gate.config.upstreams[route.upstream].answer_timeout;
         let now = Instant::now();
-        course.sent_at.set(now);
+        course.sent_at.set(Some(now));
         course.counted.set(false);
         let exchange = Exchange { core: Rc::clone(core), course: Rc::clone(course), fence: hold.fence };
         let mut running = Box::pin(exchange.run());
@@ -174,7 +174,7 @@ struct Course {
     renewing: Renewing,
     desk: Rc<Desk>,
     begun: Begun,
-    sent_at: Cell<Instant>,
+    sent_at: Cell<Option<Instant>>,
     /// A request is counted once, also where its answer comes after it was given up.
     counted: Cell<bool>,
     /// To the leader's client. Once it is gone, the client sees that its answer has broken off.
@@ -186,7 +186,8 @@ struct Course {
 impl Course {
     fn count(&self, core: &Core, upstream: usize, class: CodeClass) {
         if !self.counted.replace(true) {
-            core.gate.upstream_answered(upstream, class, self.sent_at.get().elapsed());
+            let took = self.sent_at.get().map_or(Duration::ZERO, |sent_at| sent_at.elapsed());
+            core.gate.upstream_answered(upstream, class, took);
         }
     }
 

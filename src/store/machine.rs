@@ -328,11 +328,11 @@ fn lead(cells: &mut impl Cells, now: Millis, ask: &Ask, effects: &mut Effects) -
     }
     let run = Run {
         owner: ask.owner,
-        lanes: ask.lanes.clone(),
+        lanes: SmallVec::from_slice(&ask.lanes),
         fingerprint: ask.fingerprint,
         scope: ask.scope,
         body: ask.body,
-        generations: ask.generations.clone(),
+        generations: SmallVec::from_slice(&ask.generations),
         in_doubt: ask.in_doubt,
         state: State::Flight { lease_ends: after(now, ask.lease) },
     };
@@ -456,7 +456,7 @@ fn hold(ask: &Ask, fence: Fence) -> Hold {
     Hold {
         owner: ask.owner,
         fence,
-        lanes: ask.lanes.clone(),
+        lanes: SmallVec::from_slice(&ask.lanes),
         fingerprint: ask.fingerprint,
         scope: ask.scope,
         lease: ask.lease,
