@@ -176,15 +176,16 @@ impl Serving {
         drop(accepting);
         // What was handed over before the drain is served still, also what the acceptor had in hand when it began.
         let served_out = async {
-            while serving.connections.load(Relaxed) > 0 {
+            // The flights of this core are its tasks, and clients of other cores may wait for them; they end before
+            // the runtime does. Meanwhile the acceptor may hand over what it had in hand.
+            let is_empty = || serving.connections.load(Relaxed) == 0;
+            loop {
                 tokio::select! {
                     Some(arrival) = queue.recv() => serving.serve(arrival),
+                    () = serving.core.gate.claims.landed(), if is_empty() => if is_empty() { break },
                     () = tokio::time::sleep(Duration::from_millis(20)) => {}
                 }
             }
-            // The flights of this core are its tasks, and clients of other cores may wait for them; they end before
-            // the runtime does.
-            serving.core.gate.claims.landed().await;
         };
         let cut = async {
             stop.now.cancelled().await;

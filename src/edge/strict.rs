@@ -30,6 +30,8 @@ pub use line::{Line, Phase};
 use follow::{Follower, Stop};
 use line::{Decision, Place, Shared};
 
+use crate::ops::gather::poll_write_gathered;
+
 /// A rule of HTTP that a client broke.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{what}")]
@@ -425,7 +427,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<IO> {
         let mut full = bufs.iter().filter(|buf| !buf.is_empty());
         let interim = full.next().is_some_and(|first| **first == *CONTINUE) && full.next().is_none();
         let result = match this.before_write(cx, interim) {
-            Poll::Ready(Ok(())) => Pin::new(&mut this.io).poll_write_vectored(cx, bufs),
+            Poll::Ready(Ok(())) => poll_write_gathered(&mut this.io, cx, bufs),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         };

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::body::ToShop;
+use crate::ops::gather::Gathering;
 
 /// Header lines of an answer; shops that set many cookies need more than hyper's 100.
 const HEADERS_MAX: usize = 512;
@@ -81,7 +82,7 @@ where
         .ignore_invalid_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true)
         .max_headers(HEADERS_MAX)
-        .handshake::<_, ToShop>(TokioIo::new(io))
+        .handshake::<_, ToShop>(TokioIo::new(Gathering(io)))
         .await?;
     // The connection's error reaches the exchange that uses it; between exchanges it only means "closed".
     drop(tokio::task::spawn_local(async move {

@@ -70,7 +70,8 @@ async fn purchase(to: SocketAddr, pattern: Pattern, id: u32) -> Outcome {
         Pattern::AbortAndAgain => {
             for click in 0..u64::from(HALF) {
                 let leave = if click % 2 == 0 { Leave::Close } else { Leave::Reset };
-                let patience = Duration::from_millis(5 + 10 * click);
+                // Less than the shop works, and longer than it takes to read a request on a machine that is busy.
+                let patience = Duration::from_millis(20 + 30 * click);
                 send_and_give_up(to, &Click::checkout(id), patience, leave).await;
             }
             Outcome {

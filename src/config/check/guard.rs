@@ -81,6 +81,7 @@ pub(super) fn guard(reader: &Reader<'_>, shared: &Shared<'_>, place: &Place<'_>)
     };
     if let Some(mode) = mode {
         useless(reader, mode);
+        success(reader, mode);
     }
     bounds(reader, shared, place, &guard);
     methods(reader, place);
@@ -286,6 +287,15 @@ fn methods(reader: &Reader<'_>, place: &Place<'_>) {
         let what = format!("a guarded route takes {} requests", method.to_ascii_uppercase());
         let mend = "take it out, or choose mode \"serial\" for a return page";
         reader.report().warning(&place.matched.at, what, follows, mend);
+    }
+}
+
+/// Whether it is said what success is, where an answer is kept.
+fn success(reader: &Reader<'_>, mode: Mode) {
+    if mode == Mode::Once && reader.value("done_when").is_none() {
+        let follows = "every 2xx and 3xx answer is kept as done; most shops answer a declined card with 200, and whoever tries again would be told \"declined\" until `replay_for` is over";
+        let mend = "say what success looks like, for example done_when = { json = { \"/result\" = \"success\" } } or done_when = { status = [303] }";
+        reader.report().warning(&reader.at, "mode \"once\" without `done_when`", follows, mend);
     }
 }
 

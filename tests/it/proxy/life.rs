@@ -156,6 +156,20 @@ fn a_flight_whose_client_has_gone_is_finished_before_the_end() {
 }
 
 #[test]
+fn a_hangup_ends_nothing_and_is_answered() {
+    let (shop, go_on) = held();
+    let mut gate = Program::start(&Typed::before(&shop));
+    let mut client = gate.client();
+    client.send(order("1", "cart"));
+    shop.wait_for(1);
+    gate.signal(Signal::Hangup);
+    gate.says("oncegate: SIGHUP: there is no reload");
+    go_on.send(()).expect("the shop waits");
+    assert_eq!(client.answer().text(), "done");
+    assert!(gate.is_running());
+}
+
+#[test]
 fn the_end_comes_when_its_deadline_does() {
     let (shop, _go_on) = held();
     let mut gate =

@@ -25,12 +25,15 @@ pub(super) struct Program {
     child: Child,
     pub(super) address: SocketAddr,
     pub(super) admin: SocketAddr,
+    /// Its standard error, by lines.
+    said: Receiver<String>,
     _folder: TempDir,
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum Signal {
     Terminate,
+    Hangup,
 }
 
 impl Program {
@@ -64,7 +67,7 @@ impl Program {
         });
         let address = said_address(&lines, "oncegate: listening on ");
         let admin = said_address(&lines, "oncegate: operators: http://");
-        Self { child, address, admin, _folder: folder }
+        Self { child, address, admin, said: lines, _folder: folder }
     }
 
     pub(super) fn client(&self) -> Wire {
@@ -78,9 +81,15 @@ impl Program {
     pub(super) fn signal(&self, signal: Signal) {
         let name = match signal {
             Signal::Terminate => "-TERM",
+            Signal::Hangup => "-HUP",
         };
         let sent = Command::new("kill").arg(name).arg(self.child.id().to_string()).status();
         assert!(sent.expect("there is a kill").success());
+    }
+
+    /// Waits until it says a line that begins so.
+    pub(super) fn says(&self, begin: &str) {
+        while !self.said.recv_timeout(WAIT_MAX).expect("it says so").starts_with(begin) {}
     }
 
     pub(super) fn is_running(&mut self) -> bool {

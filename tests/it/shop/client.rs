@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::stack::session;
 
@@ -107,24 +107,31 @@ impl Click {
 
 /// Sends `click` and reads the answer to its end.
 pub(crate) async fn send(to: SocketAddr, click: &Click) -> Answer {
-    let answered = tokio::time::timeout(ANSWER_WITHIN, exchange(to, click, Leave::Close)).await;
+    let stream = connect(to, click, Leave::Close).await;
+    let answered = tokio::time::timeout(ANSWER_WITHIN, exchange(stream, click)).await;
     answered.unwrap_or_else(|_| panic!("no answer to {} in {ANSWER_WITHIN:?}", click.target))
 }
 
-/// Sends `click` and goes away after `patience`, unless the answer was faster.
+/// Sends `click` and goes away after `patience` with the connection, unless the answer was faster.
 pub(crate) async fn send_and_give_up(to: SocketAddr, click: &Click, patience: Duration, leave: Leave) {
     // Whether it was answered makes no difference to somebody who was about to leave.
-    let _ = tokio::time::timeout(patience, exchange(to, click, leave)).await;
+    let stream = connect(to, click, leave).await;
+    let _ = tokio::time::timeout(patience, exchange(stream, click)).await;
 }
 
-/// One request on one connection. Dropping this future closes the connection at once, in the manner of `leave`.
-async fn exchange(to: SocketAddr, click: &Click, leave: Leave) -> Answer {
+/// A connection that closes in the manner of `leave` when it is dropped.
+async fn connect(to: SocketAddr, click: &Click, leave: Leave) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("there are sockets left");
     socket.bind(SocketAddr::from((click.from, 0))).expect("all of 127.0.0.0/8 is loopback");
     let stream = socket.connect(to).await.expect("somebody listens");
     if let Leave::Reset = leave {
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("TCP can linger");
     }
+    stream
+}
+
+/// One request on one connection. Dropping this future closes the connection at once.
+async fn exchange(stream: TcpStream, click: &Click) -> Answer {
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.expect("a fresh connection works");
     let exchange = async {
