@@ -3,6 +3,8 @@
 //! It never sends twice: only [`Sent::NotSent`], which promises that not one byte has left, leads to another
 //! attempt, and the number of attempts is bounded.
 
+mod waiting;
+
 use std::{
     cell::Cell,
     future::{Future, ready},
@@ -13,6 +15,7 @@ use std::{
 
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::waiting::woken_or_polled;
 use super::{
     Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight,
     lane::Places,
@@ -21,7 +24,7 @@ use crate::{
     ops::words::{ClaimOutcome, StoreOp},
     store::{
         Ask, Claimed, Ending, Fence, Hold, Judged, May, OnStoreDown, Owner, Renewed, Reply, Settled,
-        StoreError, Wake, Woken,
+        StoreError, Woken,
     },
 };
 
@@ -29,8 +32,6 @@ use crate::{
 const ATTEMPTS_MAX: u32 = 3;
 /// Pause between two of them.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
-/// The net under the wake-ups: how often a waiting flight asks the store again, give or take a half.
-const POLL: Duration = Duration::from_secs(1);
 /// How often a call is made that failed while there was time left until the deadline.
 const CALLS_MAX: u32 = 3;
 /// How often a settle that the store did not take is tried again while the lease is held.
@@ -238,7 +239,7 @@ impl<S: Sender> Driver<S> {
             };
             let woken = tokio::select! {
                 biased;
-                woken = woken_or_polled(wake, jitter(&self.ask)) => woken,
+                woken = woken_or_polled(wake, &self.ask) => woken,
                 () = self.flight.deserted() => return Asked::Withdrawn,
             };
             self.spend(|spent| spent.queued += now.elapsed());
@@ -479,19 +480,6 @@ fn ending(answer: Arc<crate::store::Record>, judged: Judged, keep: Keep) -> Endi
         (Judged::Done, Keep::For { unseen, seen }) => Ending::Done { record: answer, unseen, seen },
         (Judged::Done, Keep::Not) => Ending::DoneUnkept { answer },
         (Judged::Failed, Keep::For { .. } | Keep::Not) => Ending::Failed { answer },
-    }
-}
-
-/// Spreads the polls of many waiters over time: half to one and a half of [`POLL`].
-fn jitter(ask: &Ask) -> Duration {
-    let spread = (ask.owner.0 as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54;
-    POLL / 2 + POLL * (spread as u32) / 1024
-}
-
-async fn woken_or_polled(wake: Wake, pause: Duration) -> Woken {
-    match timeout(pause, wake).await {
-        Ok(Ok(woken)) => woken,
-        Ok(Err(_)) | Err(_) => Woken::Again,
     }
 }
 
