@@ -187,20 +187,27 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u
 
 fn media(content_type: &[u8]) -> Media {
     let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
-    let essence = content_type[..end].trim_ascii().to_ascii_lowercase();
-    match essence.as_slice() {
-        b"application/json" => Media::Json,
-        b"application/x-www-form-urlencoded" => Media::Form,
-        b"multipart/form-data" => Media::Multipart,
-        other if other.contains(&b'/') && other.ends_with(b"+json") => Media::Json,
-        _ => Media::Other,
+    let essence = content_type[..end].trim_ascii();
+    let is = |name: &[u8]| essence.eq_ignore_ascii_case(name);
+    let suffix = essence.len().checked_sub(b"+json".len()).map(|at| &essence[at..]);
+    if is(b"application/json") {
+        Media::Json
+    } else if is(b"application/x-www-form-urlencoded") {
+        Media::Form
+    } else if is(b"multipart/form-data") {
+        Media::Multipart
+    } else if essence.contains(&b'/') && suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json")) {
+        Media::Json
+    } else {
+        Media::Other
     }
 }
 
 /// JSON is UTF-8 (RFC 8259 section 8.1). A form may be in any charset whose letters below 128 are ASCII.
 fn check_charset(media: Media, content_type: &[u8]) -> Result<(), Reason> {
-    let lower = content_type.to_ascii_lowercase();
-    let mut found = lower.split(|&byte| byte == b';').skip(1).filter_map(|parameter| {
+    let Some(parameters) = memchr::memchr(b';', content_type) else { return Ok(()) };
+    let lower = content_type[parameters + 1..].to_ascii_lowercase();
+    let mut found = lower.split(|&byte| byte == b';').filter_map(|parameter| {
         let value =
             parameter.trim_ascii().strip_prefix(b"charset")?.trim_ascii().strip_prefix(b"=")?.trim_ascii();
         Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))

@@ -1,18 +1,16 @@
 //! Canonical bodies and queries: equal for two copies of one request, different for any two that a shop could tell
 //! apart.
 //!
-//! JSON members are sorted by name, form fields by the variable that PHP stores them in, multipart loses its
-//! boundary. Everything that is fed to a digest carries a type tag and its length, so no two different bodies run
-//! into the same bytes. What cannot be read is fed as it came; nothing is ever repaired.
+//! JSON is written anew with its members sorted by name, form fields are sorted by the variable that PHP stores them
+//! in, multipart loses its boundary. Everything that is fed to a digest carries a type tag and its length, so no two
+//! different bodies run into the same bytes. What cannot be read is fed as it came; nothing is ever repaired.
 
 use std::{borrow::Cow, fmt::Write};
-
-use smallvec::SmallVec;
 
 use super::{
     body::Content,
     fingerprint::Digest,
-    json::{Document, Pointer, Shape},
+    json::{Document, Pointer},
     multipart::{Multipart, Transfer},
     query::{self, Pair},
     source::{SourceProblem, parse_pointer},
@@ -112,13 +110,12 @@ impl Name {
 }
 
 /// Feeds a body to a digest.
-pub(super) fn feed(content: &Content, ignore: &[Ignore], digest: &mut Digest) {
+pub(super) fn feed(content: &Content, ignore: &[Ignore], digest: &mut Digest<'_>) {
     match content {
         Content::Empty => digest.tag(b'-'),
         Content::Json(document) => {
             digest.tag(b'J');
-            let skip = skipped_nodes(document, ignore);
-            feed_json(document, document.root(), &skip, digest);
+            digest.part(&json(document, ignore));
         }
         Content::Form(raw) => {
             digest.tag(b'F');
@@ -139,7 +136,7 @@ pub(super) fn feed(content: &Content, ignore: &[Ignore], digest: &mut Digest) {
 }
 
 /// Feeds a query to a digest.
-pub(super) fn feed_query(raw: &str, ignore: &[Ignore], digest: &mut Digest) {
+pub(super) fn feed_query(raw: &str, ignore: &[Ignore], digest: &mut Digest<'_>) {
     if query::is_overlong(raw.as_bytes()) {
         digest.tag(b'R');
         digest.part(raw.as_bytes());
@@ -149,15 +146,14 @@ pub(super) fn feed_query(raw: &str, ignore: &[Ignore], digest: &mut Digest) {
     feed_pairs(query_pairs(raw, ignore), digest);
 }
 
-/// The canonical body as text, for people. Unlike what a digest is fed it is not free of collisions.
+/// The canonical body as text, for people: of JSON what a digest is fed, of the rest something shorter.
 #[must_use]
 pub fn print(content: &Content, ignore: &[Ignore]) -> String {
     let mut out = String::new();
     match content {
         Content::Empty => {}
         Content::Json(document) => {
-            let skip = skipped_nodes(document, ignore);
-            print_json(document, document.root(), &skip, &mut out);
+            push_shown(&json(document, ignore), &mut out);
         }
         Content::Form(raw) => {
             print_pairs(
@@ -225,7 +221,7 @@ fn sorted_parts<'a>(multipart: &'a Multipart, ignore: &[Ignore]) -> Vec<&'a supe
     keyed.into_iter().map(|(_, part)| part).collect()
 }
 
-fn feed_pairs(pairs: Vec<Pair<'_>>, digest: &mut Digest) {
+fn feed_pairs(pairs: Vec<Pair<'_>>, digest: &mut Digest<'_>) {
     for (name, value) in pairs {
         digest.tag(b'p');
         digest.part(&name);
@@ -234,7 +230,7 @@ fn feed_pairs(pairs: Vec<Pair<'_>>, digest: &mut Digest) {
     digest.tag(b'.');
 }
 
-fn feed_multipart(multipart: &Multipart, ignore: &[Ignore], digest: &mut Digest) {
+fn feed_multipart(multipart: &Multipart, ignore: &[Ignore], digest: &mut Digest<'_>) {
     for part in sorted_parts(multipart, ignore) {
         digest.tag(b'p');
         digest.part(&part.name);
@@ -249,105 +245,16 @@ fn feed_multipart(multipart: &Multipart, ignore: &[Ignore], digest: &mut Digest)
     digest.tag(b'.');
 }
 
-/// The nodes that are left out, sorted.
-fn skipped_nodes(document: &Document, ignore: &[Ignore]) -> SmallVec<[u32; 8]> {
-    let mut skip = SmallVec::new();
+/// See [`Document::canonical`].
+fn json<'a>(document: &'a Document, ignore: &[Ignore]) -> Cow<'a, [u8]> {
+    let mut skip = Vec::new();
     for rule in ignore {
         if let Target::Json(pointer) = &rule.target {
             skip.extend(document.matches(pointer));
         }
     }
     skip.sort_unstable();
-    skip
-}
-
-type Members<'a> = SmallVec<[(Cow<'a, [u8]>, u32); 8]>;
-
-/// Members by name. The sort is stable, so that two of one name keep their order and both count.
-fn sorted_members<'a>(document: &'a Document, object: u32, skip: &[u32]) -> Members<'a> {
-    let mut members: Members<'_> =
-        document.members(object).filter(|(_, value)| skip.binary_search(value).is_err()).collect();
-    members.sort_by(|one, other| one.0.cmp(&other.0));
-    members
-}
-
-/// The recursion is bounded by `json::DEPTH_MAX`. An ignored member is gone; an ignored item of an array leaves its
-/// place, because the places of the others mean something.
-fn feed_json(document: &Document, node: u32, skip: &[u32], digest: &mut Digest) {
-    match document.shape(node) {
-        Shape::Null => digest.tag(b'0'),
-        Shape::Bool(true) => digest.tag(b't'),
-        Shape::Bool(false) => digest.tag(b'f'),
-        Shape::Number(text) => digest.tagged(b'n', text),
-        Shape::Text(text) => digest.tagged(b's', &text),
-        Shape::Array => {
-            digest.tag(b'[');
-            for item in document.items(node) {
-                if skip.binary_search(&item).is_ok() {
-                    digest.tag(b'i');
-                } else {
-                    feed_json(document, item, skip, digest);
-                }
-            }
-            digest.tag(b']');
-        }
-        Shape::Object => {
-            digest.tag(b'{');
-            match document.plain_members(node) {
-                Some(mut members) => {
-                    // Stable, as in `sorted_members`.
-                    members.sort_by(|one, other| document.raw(one.0).cmp(document.raw(other.0)));
-                    for (name, value) in members {
-                        if skip.is_empty() || skip.binary_search(&value).is_err() {
-                            digest.tagged(b'm', document.raw(name));
-                            feed_json(document, value, skip, digest);
-                        }
-                    }
-                }
-                None => {
-                    for (name, value) in sorted_members(document, node, skip) {
-                        digest.tagged(b'm', &name);
-                        feed_json(document, value, skip, digest);
-                    }
-                }
-            }
-            digest.tag(b'}');
-        }
-    }
-}
-
-fn print_json(document: &Document, node: u32, skip: &[u32], out: &mut String) {
-    match document.shape(node) {
-        Shape::Null => out.push_str("null"),
-        Shape::Bool(true) => out.push_str("true"),
-        Shape::Bool(false) => out.push_str("false"),
-        Shape::Number(text) => out.push_str(&String::from_utf8_lossy(text)),
-        Shape::Text(text) => push_quoted(&text, out),
-        Shape::Array => {
-            out.push('[');
-            for (index, item) in document.items(node).enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                if skip.binary_search(&item).is_err() {
-                    print_json(document, item, skip, out);
-                }
-            }
-            out.push(']');
-        }
-        Shape::Object => {
-            out.push('{');
-            for (index, (name, value)) in sorted_members(document, node, skip).into_iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                push_quoted(&name, out);
-                out.push(':');
-                print_json(document, value, skip, out);
-            }
-            out.push('}');
-        }
-    }
+    document.canonical(&skip)
 }
 
 fn print_pairs(pairs: Vec<Pair<'_>>, out: &mut String) {
@@ -365,18 +272,15 @@ fn push_line(name: &[u8], value: &[u8], out: &mut String) {
     push_escaped(value, out);
 }
 
-fn push_quoted(text: &[u8], out: &mut String) {
-    out.push('"');
+/// JSON whose only characters that could move a cursor stand in strings: there JSON's own escapes are at hand.
+fn push_shown(text: &[u8], out: &mut String) {
     for char in String::from_utf8_lossy(text).chars() {
-        match char {
-            '"' | '\\' => out.extend(['\\', char]),
-            control if control.is_control() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(control));
-            }
-            other => out.push(other),
+        if char.is_control() {
+            let _ = write!(out, "\\u{:04x}", u32::from(char));
+        } else {
+            out.push(char);
         }
     }
-    out.push('"');
 }
 
 fn push_escaped(text: &[u8], out: &mut String) {
@@ -396,7 +300,8 @@ mod tests {
     use crate::store::Key;
 
     fn digest_of(sample: &Sample, rules: &[&str]) -> Key {
-        let mut digest = Digest::new(&secret(), "test");
+        let secret = secret();
+        let mut digest = Digest::new(&secret, "test");
         feed(&sample.content(), &ignore(rules), &mut digest);
         digest.finish()
     }

@@ -15,15 +15,17 @@ pub const FORMAT: u8 = 1;
 #[derive(Clone)]
 pub struct Secret([u8; 32]);
 
-/// A keyed digest in the making. Small writes are gathered: the hash is several times faster on long ones.
-pub(super) struct Digest {
-    hasher: blake3::Hasher,
-    gathered: [u8; GATHER_BYTES],
-    used: usize,
+/// A keyed digest in the making. What it is of is gathered and hashed in one piece, which is several times cheaper
+/// than hashing it part by part; only what is long is hashed as it comes.
+pub(super) struct Digest<'s> {
+    secret: &'s Secret,
+    gathered: Vec<u8>,
+    /// Of all that does not stand in `gathered` any more.
+    long: Option<Box<blake3::Hasher>>,
 }
 
 /// How much is gathered before it is hashed.
-const GATHER_BYTES: usize = 1024;
+const GATHER_BYTES: usize = 64 * 1024;
 
 impl Secret {
     #[must_use]
@@ -50,11 +52,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl Digest {
+impl<'s> Digest<'s> {
     /// `label` keeps digests of different purposes apart.
-    pub(super) fn new(secret: &Secret, label: &str) -> Self {
-        let mut digest =
-            Self { hasher: blake3::Hasher::new_keyed(&secret.0), gathered: [0; GATHER_BYTES], used: 0 };
+    pub(super) fn new(secret: &'s Secret, label: &str) -> Self {
+        let mut digest = Self { secret, gathered: Vec::with_capacity(256), long: None };
         digest.tag(FORMAT);
         digest.part(label.as_bytes());
         digest
@@ -62,24 +63,17 @@ impl Digest {
 
     #[inline]
     pub(super) fn tag(&mut self, tag: u8) {
-        if self.used == GATHER_BYTES {
-            self.flush();
-        }
-        self.gathered[self.used] = tag;
-        self.used += 1;
+        self.gathered.push(tag);
     }
 
     /// Bytes behind their length.
     #[inline]
     pub(super) fn part(&mut self, bytes: &[u8]) {
         self.length(bytes.len());
-        let end = self.used + bytes.len();
-        if let Some(room) = self.gathered.get_mut(self.used..end) {
-            room.copy_from_slice(bytes);
-            self.used = end;
+        if self.gathered.len() + bytes.len() <= GATHER_BYTES {
+            self.gathered.extend_from_slice(bytes);
         } else {
-            self.flush();
-            self.hasher.update(bytes);
+            self.hash_long(bytes);
         }
     }
 
@@ -107,14 +101,20 @@ impl Digest {
         self.tag(rest as u8);
     }
 
-    fn flush(&mut self) {
-        self.hasher.update(&self.gathered[..self.used]);
-        self.used = 0;
+    #[cold]
+    fn hash_long(&mut self, bytes: &[u8]) {
+        let hasher = self.long.get_or_insert_with(|| Box::new(blake3::Hasher::new_keyed(&self.secret.0)));
+        hasher.update(&self.gathered);
+        hasher.update(bytes);
+        self.gathered.clear();
     }
 
-    pub(super) fn finish(mut self) -> Key {
-        self.flush();
-        Key(*self.hasher.finalize().as_bytes())
+    pub(super) fn finish(self) -> Key {
+        let hash = match self.long {
+            None => blake3::keyed_hash(&self.secret.0, &self.gathered),
+            Some(mut hasher) => hasher.update(&self.gathered).finalize(),
+        };
+        Key(*hash.as_bytes())
     }
 }
 
@@ -125,7 +125,8 @@ mod tests {
     use super::*;
 
     fn digest(parts: &[Vec<u8>]) -> Key {
-        let mut digest = Digest::new(&Secret::new([7; 32]), "test");
+        let secret = Secret::new([7; 32]);
+        let mut digest = Digest::new(&secret, "test");
         for part in parts {
             digest.part(part);
         }

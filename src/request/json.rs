@@ -10,21 +10,31 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use self::parse::{Node, NodeKind};
+use self::parse::{Node, NodeKind, Parsed, Span};
 use super::lookup::{Kind, Lookup, VALUE_BYTES_MAX, VALUES_MAX, Value, Values};
 
+mod escape;
 mod parse;
+mod write;
 
 /// How deep arrays and objects may nest.
 pub const DEPTH_MAX: usize = 128;
 
-/// How many values and member names one document may have: a bound on the memory beside the text itself.
+/// How many values one document may have: a bound on the memory beside the text itself.
 pub const NODES_MAX: usize = 1 << 18;
+
+/// The longest text: twice its length still fits the places of the nodes.
+const TEXT_BYTES_MAX: usize = (u32::MAX / 2) as usize;
+
+/// The outermost value of a document.
+const ROOT: u32 = 0;
 
 /// A parsed document: the text and a flat list of its nodes in the order in which they stand.
 #[derive(Clone, Debug)]
 pub struct Document {
     text: Bytes,
+    /// See [`Parsed::unescaped`].
+    unescaped: Vec<u8>,
     nodes: Vec<Node>,
 }
 
@@ -49,17 +59,6 @@ pub enum JsonProblem {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pointer {
     tokens: Vec<Token>,
-}
-
-/// A node as a walker sees it.
-pub enum Shape<'a> {
-    Null,
-    Bool(bool),
-    Number(&'a [u8]),
-    /// Unescaped. Lone surrogates are kept as their three bytes, so that different strings stay different.
-    Text(Cow<'a, [u8]>),
-    Array,
-    Object,
 }
 
 /// What a pointer does at a member that stands twice.
@@ -122,14 +121,14 @@ impl Document {
         if text.starts_with(b"\xEF\xBB\xBF") {
             return Err(JsonProblem::ByteOrderMark);
         }
-        if u32::try_from(text.len()).is_err() {
+        if text.len() > TEXT_BYTES_MAX {
             return Err(JsonProblem::TooLong);
         }
         if std::str::from_utf8(&text).is_err() {
             return Err(JsonProblem::NotUtf8);
         }
-        let nodes = parse::nodes(&text)?;
-        Ok(Self { text, nodes })
+        let Parsed { nodes, unescaped } = parse::parse(&text)?;
+        Ok(Self { text, unescaped, nodes })
     }
 
     /// The values a key is read from. Null and empty strings count as absent; an object or an array is no key.
@@ -140,26 +139,31 @@ impl Document {
         };
         let mut values = Values::new();
         for node in nodes {
-            let value = match self.shape(node) {
-                Shape::Null => continue,
-                Shape::Bool(bool) => Value { bytes: bool.to_string().into_bytes(), kind: Kind::Other },
-                Shape::Number(text) => Value { bytes: text.to_vec(), kind: Kind::Number },
-                Shape::Text(text) if text.is_empty() => continue,
-                Shape::Text(text) if std::str::from_utf8(&text).is_err() => {
+            let node = self.node(node);
+            let bytes = match node.kind {
+                NodeKind::Plain | NodeKind::Escaped => self.string(node.span),
+                _ => self.text(node.span),
+            };
+            let kind = match node.kind {
+                NodeKind::Null => continue,
+                NodeKind::True | NodeKind::False => Kind::Other,
+                NodeKind::Number => Kind::Number,
+                NodeKind::Plain | NodeKind::Escaped if bytes.is_empty() => continue,
+                NodeKind::Escaped if std::str::from_utf8(bytes).is_err() => {
                     return Lookup::Unreadable("it holds half of a surrogate pair".into());
                 }
-                Shape::Text(text) => Value { bytes: text.into_owned(), kind: Kind::Text },
-                Shape::Array | Shape::Object => {
+                NodeKind::Plain | NodeKind::Escaped => Kind::Text,
+                NodeKind::Array | NodeKind::Object => {
                     return Lookup::Unreadable("it is an array or an object, not a value".into());
                 }
             };
-            if value.bytes.len() > VALUE_BYTES_MAX {
+            if bytes.len() > VALUE_BYTES_MAX {
                 return Lookup::Unreadable(format!("it is longer than {VALUE_BYTES_MAX} bytes"));
             }
             if values.len() == VALUES_MAX {
                 return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
             }
-            values.push(value);
+            values.push(Value { bytes: bytes.to_vec(), kind });
         }
         if values.is_empty() { Lookup::Absent } else { Lookup::Found(values) }
     }
@@ -170,94 +174,51 @@ impl Document {
         self.walk(pointer, Doubles::TakeAll).unwrap_or_default()
     }
 
-    /// The outermost value of the document.
+    /// The one text that all spellings of this document have: without white space, members sorted by name (those of
+    /// one name in the order in which they stand), every string escaped in one way, numbers as they came.
+    /// `skip` are the nodes that are left out, sorted: a member is gone, an item of an array leaves a `_`, because the
+    /// places of the others mean something. Two documents have one text only if they are equal in all of this.
     #[must_use]
-    pub fn root(&self) -> u32 {
-        0
+    pub fn canonical(&self, skip: &[u32]) -> Cow<'_, [u8]> {
+        write::canonical(self, skip)
     }
 
-    #[must_use]
-    pub fn shape(&self, node: u32) -> Shape<'_> {
-        let node = self.node(node);
-        let text = &self.text[node.start as usize..node.end as usize];
-        match node.kind {
-            NodeKind::Null => Shape::Null,
-            NodeKind::True => Shape::Bool(true),
-            NodeKind::False => Shape::Bool(false),
-            NodeKind::Number => Shape::Number(text),
-            NodeKind::Plain => Shape::Text(Cow::Borrowed(text)),
-            NodeKind::Escaped => Shape::Text(Cow::Owned(unescape(text))),
-            NodeKind::Array => Shape::Array,
-            NodeKind::Object => Shape::Object,
-        }
-    }
-
-    /// The items of an array; nothing for anything else.
-    pub fn items(&self, array: u32) -> impl Iterator<Item = u32> + '_ {
-        let end = self.end_of(array, NodeKind::Array);
-        let mut at = array + 1;
+    /// The items of an array or the members of an object, in the order in which they stand; nothing for anything else.
+    fn inner(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        let end = self.node(node).next;
+        let mut at = node + 1;
         std::iter::from_fn(move || {
-            let item = at;
-            (item < end).then(|| {
-                at = self.node(item).next;
-                item
+            let inner = at;
+            (inner < end).then(|| {
+                at = self.node(inner).next;
+                inner
             })
         })
     }
 
-    /// The members of an object as name and value, in the order in which they stand; nothing for anything else.
-    pub fn members(&self, object: u32) -> impl Iterator<Item = (Cow<'_, [u8]>, u32)> + '_ {
-        let end = self.end_of(object, NodeKind::Object);
-        let mut at = object + 1;
-        std::iter::from_fn(move || {
-            let (name, value) = (at, at + 1);
-            (name < end).then(|| {
-                at = self.node(value).next;
-                (self.name(name), value)
-            })
-        })
-    }
-
-    /// The members of an object as nodes, if no name has an escape: then a name's text is its value.
-    pub(super) fn plain_members(&self, object: u32) -> Option<SmallVec<[(u32, u32); 16]>> {
-        let end = self.end_of(object, NodeKind::Object);
-        let mut members = SmallVec::new();
-        let mut at = object + 1;
-        while at < end {
-            if self.node(at).kind == NodeKind::Escaped {
-                return None;
-            }
-            members.push((at, at + 1));
-            at = self.node(at + 1).next;
-        }
-        Some(members)
-    }
-
-    /// The text of a node as it stands.
     #[inline]
-    pub(super) fn raw(&self, node: u32) -> &[u8] {
-        let node = self.node(node);
-        &self.text[node.start as usize..node.end as usize]
+    fn is_in_text(&self, span: Span) -> bool {
+        (span.start as usize) < self.text.len()
     }
 
-    fn end_of(&self, node: u32, kind: NodeKind) -> u32 {
-        let found = self.node(node);
-        if found.kind == kind { found.next } else { 0 }
+    #[inline]
+    fn text(&self, span: Span) -> &[u8] {
+        &self.text[span.start as usize..span.end as usize]
     }
 
-    fn name(&self, node: u32) -> Cow<'_, [u8]> {
-        let node = self.node(node);
-        let text = &self.text[node.start as usize..node.end as usize];
-        if node.kind == NodeKind::Escaped { Cow::Owned(unescape(text)) } else { Cow::Borrowed(text) }
+    #[inline]
+    fn string(&self, span: Span) -> &[u8] {
+        parse::string(&self.text, &self.unescaped, span)
     }
 
-    fn node(&self, index: u32) -> Node {
-        self.nodes[index as usize]
+    #[inline]
+    fn node(&self, index: u32) -> &Node {
+        &self.nodes[index as usize]
     }
 
     /// `None`: a member on the way stands twice and doubles are refused.
     fn walk(&self, pointer: &Pointer, doubles: Doubles) -> Option<SmallVec<[u32; 4]>> {
-        let mut here: SmallVec<[u32; 4]> = SmallVec::from_iter([self.root()]);
+        let mut here: SmallVec<[u32; 4]> = SmallVec::from_iter([ROOT]);
         for token in &pointer.tokens {
             let mut there = SmallVec::new();
             for &node in &here {
@@ -279,10 +240,10 @@ impl Document {
 
     fn step_array(&self, array: u32, token: &Token, found: &mut SmallVec<[u32; 4]>) {
         match token {
-            Token::Each => found.extend(self.items(array)),
+            Token::Each => found.extend(self.inner(array)),
             Token::Name(name) => {
                 if let Some(index) = array_index(name) {
-                    found.extend(self.items(array).nth(index));
+                    found.extend(self.inner(array).nth(index));
                 }
             }
         }
@@ -295,8 +256,7 @@ impl Document {
             Token::Name(name) => name,
         };
         let before = found.len();
-        found
-            .extend(self.members(object).filter(|(name, _)| name.as_ref() == wanted).map(|(_, value)| value));
+        found.extend(self.inner(object).filter(|&member| self.string(self.node(member).name.span) == wanted));
         found.len() - before
     }
 }
@@ -308,58 +268,6 @@ fn array_index(name: &[u8]) -> Option<usize> {
         return None;
     }
     std::str::from_utf8(name).ok()?.parse().ok()
-}
-
-/// Unescapes a string whose escapes were checked. A lone surrogate becomes the three bytes that UTF-8 would use for
-/// it if it were allowed to: no valid text has them, so two different strings never become equal.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        out.extend_from_slice(&rest[..at]);
-        let letter = rest.get(at + 1).copied().unwrap_or(b'\\');
-        rest = rest.get(at + 2..).unwrap_or_default();
-        match letter {
-            b'b' => out.push(8),
-            b'f' => out.push(12),
-            b'n' => out.push(b'\n'),
-            b'r' => out.push(b'\r'),
-            b't' => out.push(b'\t'),
-            b'u' => rest = unescape_unicode(rest, &mut out),
-            other => out.push(other),
-        }
-    }
-    out.extend_from_slice(rest);
-    out
-}
-
-fn unescape_unicode<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-    let first = hex4(text).unwrap_or(0xFFFD);
-    let rest = text.get(4..).unwrap_or_default();
-    if (0xD800..0xDC00).contains(&first)
-        && let Some(second) = rest.strip_prefix(b"\\u").and_then(hex4)
-        && (0xDC00..0xE000).contains(&second)
-    {
-        push_char(0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00), out);
-        return rest.get(6..).unwrap_or_default();
-    }
-    push_char(first, out);
-    rest
-}
-
-fn hex4(text: &[u8]) -> Option<u32> {
-    let digits = text.get(..4)?;
-    digits.iter().try_fold(0, |sum, &digit| Some(sum * 16 + char::from(digit).to_digit(16)?))
-}
-
-fn push_char(code: u32, out: &mut Vec<u8>) {
-    match char::from_u32(code) {
-        Some(char) => out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
-        None => {
-            let low_six = |shift: u32| 0x80 | u8::try_from((code >> shift) & 0x3F).unwrap_or(0);
-            out.extend_from_slice(&[0xED, low_six(6), low_six(0)]);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -451,7 +359,9 @@ mod tests {
         assert!(matches!(find(r#"{"id":"\ud800"}"#, "/id"), Lookup::Unreadable(_)));
         assert!(matches!(find(r#"{"id":"\udc00\ud800x"}"#, "/id"), Lookup::Unreadable(_)));
         assert_eq!(texts(find(r#"{"id":"\ud83d\ude00"}"#, "/id")), [(Kind::Text, "😀".to_owned())]);
-        assert_ne!(unescape(br"\ud800"), unescape(br"\ud801"));
+        let text = |text| String::from_utf8(parse(text).unwrap().canonical(&[]).into_owned()).unwrap();
+        assert_eq!(text(r#""\uD800""#), r#""\ud800""#);
+        assert_ne!(text(r#""\ud800""#), text(r#""\ud801""#));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The order here is the order of the promise, section 3: order key, event id, identity, then the digests. Whatever
 //! is ambiguous ends the reading; nothing is picked, nothing is repaired, and no value gets into an error.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use super::{
@@ -104,7 +106,7 @@ impl Parts<'_> {
         let mut digest = Digest::new(self.secret, "fingerprint");
         digest.part(self.rules.route.as_bytes());
         digest.part(self.view.host.as_bytes());
-        digest.part(self.view.method.as_str().to_ascii_uppercase().as_bytes());
+        digest.part(&upper_case(self.view.method.as_str()));
         digest.part(self.view.path.as_bytes());
         canonical::feed_query(self.view.query, &self.rules.ignore, &mut digest);
         feed_identity(&self.identity.values, &mut digest);
@@ -137,6 +139,14 @@ impl Parts<'_> {
         let mut digest = Digest::new(self.secret, "body");
         canonical::feed(self.content, &self.rules.ignore, &mut digest);
         digest.finish()
+    }
+}
+
+/// Methods come in capitals; a shop may not mind others.
+fn upper_case(method: &str) -> Cow<'_, [u8]> {
+    match method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        true => Cow::Owned(method.to_ascii_uppercase().into_bytes()),
+        false => Cow::Borrowed(method.as_bytes()),
     }
 }
 
@@ -243,7 +253,7 @@ fn no_key(order: &[AllOf], content: &Content) -> Unread {
     Unread::NoKey { looked: names.collect::<Vec<_>>().join(", ") }
 }
 
-fn feed_identity(values: &[(&Source, Values)], digest: &mut Digest) {
+fn feed_identity(values: &[(&Source, Values)], digest: &mut Digest<'_>) {
     digest.length(values.len());
     for (source, values) in values {
         digest.part(source.text().as_bytes());
@@ -254,7 +264,7 @@ fn feed_identity(values: &[(&Source, Values)], digest: &mut Digest) {
     }
 }
 
-fn feed_keys(found: Option<&Found<'_>>, digest: &mut Digest) {
+fn feed_keys(found: Option<&Found<'_>>, digest: &mut Digest<'_>) {
     let keys = found.map_or(&[] as &[KeyParts], |found| &found.keys);
     digest.length(keys.len());
     for key in keys {
@@ -265,7 +275,7 @@ fn feed_keys(found: Option<&Found<'_>>, digest: &mut Digest) {
     }
 }
 
-fn feed_texts(key: &KeyParts, digest: &mut Digest) {
+fn feed_texts(key: &KeyParts, digest: &mut Digest<'_>) {
     digest.length(key.len());
     for text in texts(key) {
         digest.part(text);
@@ -570,7 +580,7 @@ mod tests {
             "fingerprint a896f4e123e2b42c49ea6d23d5d957e8cb88079db2f5248ec17adcc668abab5f",
             "scope 9fbb9e9752964ffbd44dc9e1945d562544c09bf339744d5989b04bf1c6638b2b",
             "body 9815f4673c8f3ead056296014bd0015c18404019efd53aba3a55bd57ed2efb99",
-            "json d5612e421dcf1bd94b9d4d9e3e752b3f3860466999146aa4a0d31334abccae80",
+            "json 41bac70305a25aeafb9a5e560edae770c720c32b1c16de69889040f2c731394b",
             "multipart cc80ce8d4cc11f893825f890789855e9d8ab6b70f06d38e0544f44fdbd14a7a3",
             "raw a41ab3c476839b8e668e33ab4169630567cf3208c2771a1dce95b487548ee704",
         ];
