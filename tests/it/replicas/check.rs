@@ -149,7 +149,7 @@ impl Book {
         let Some(answer) = &asked.answer else { return Ok(()) };
         if answer.field("oncegate-verdict") == "refuse" {
             return match answer.status() {
-                502 | 503 | 504 => Ok(()),
+                502..=504 => Ok(()),
                 status => Err(format!("refused with {status}")),
             };
         }
