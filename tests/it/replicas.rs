@@ -8,6 +8,7 @@ mod check;
 mod clients;
 mod dice;
 mod faults;
+mod figures;
 mod relay;
 mod replica;
 mod shop;
@@ -23,10 +24,11 @@ use tokio::{task::spawn_blocking, time::sleep};
 use self::{
     check::{Book, Found},
     clients::{Asked, exchange, post, storm},
+    dice::Dice,
     faults::{Kind, Place, drive},
     relay::Relay,
     replica::Replicas,
-    shop::Shop,
+    shop::{Manner, Shop},
 };
 use crate::world::redis::RedisServer;
 
@@ -51,16 +53,14 @@ struct World {
 }
 
 impl World {
-    async fn start(policy: Policy, seed: u64) -> Self {
-        // Every write is on disk before it is answered: a Redis that is killed loses nothing that it has acknowledged.
-        let settings = ["--appendonly", "yes", "--appendfsync", "always"];
-        let redis = spawn_blocking(move || RedisServer::start(&settings)).await.expect("Redis starts");
+    async fn start(policy: Policy, manner: Manner, settings: &'static [&'static str]) -> Self {
+        let redis = spawn_blocking(move || RedisServer::start(settings)).await.expect("Redis starts");
         let mut relays = Vec::new();
         for _ in 0..REPLICAS {
             relays.push(Relay::start(SocketAddr::from(([127, 0, 0, 1], redis.port))).await);
         }
         let lives = Arc::new(Mutex::new(vec![0; REPLICAS]));
-        let shop = Shop::open(REPLICAS, seed, Arc::clone(&lives)).await;
+        let shop = Shop::open(REPLICAS, manner, Arc::clone(&lives)).await;
         let to: Vec<_> =
             shop.addresses.iter().copied().zip(relays.iter().map(|relay| relay.address)).collect();
         let replicas =
@@ -105,7 +105,9 @@ impl World {
 async fn chaos(policy: Policy) {
     let (seed, length) = (dice::seed(), dice::length());
     println!("ONCEGATE_SEED={seed} ONCEGATE_CHAOS_SECONDS={}, {policy:?}", length.as_secs());
-    let world = World::start(policy, seed).await;
+    // Every write is on disk before it is answered: a Redis that is killed loses nothing that it has acknowledged.
+    let settings = &["--appendonly", "yes", "--appendfsync", "always"];
+    let world = World::start(policy, Manner::Moody(Dice::new(seed, 100)), settings).await;
     let began = Instant::now();
     let (mut asked, faults) = tokio::join!(
         storm(&world.replicas, seed, length),

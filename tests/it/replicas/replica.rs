@@ -179,6 +179,7 @@ upstream = [{{ name = "shop", servers = ["http://{shop}"] }}]
 kind = "redis"
 url = "redis://{store}/0"
 lease = "{lease}s"
+deadline = "600ms"
 on_store_down = "{on_store_down}"
 secret = "not a secret: sixteen bytes and more"
 

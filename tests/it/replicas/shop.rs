@@ -4,7 +4,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -48,6 +48,30 @@ pub(super) fn order_of(request: &str) -> &str {
     request.split('&').next().unwrap_or(request)
 }
 
+/// How it works.
+pub(super) enum Manner {
+    /// For 50 to 300 ms, and it fails one time in ten, and one in twenty it says nothing.
+    Moody(Dice),
+    /// Always as long, and with an answer of so many bytes more.
+    Steady { work: Duration, bytes: usize },
+}
+
+impl Manner {
+    fn next(&mut self) -> (Duration, Said, usize) {
+        match self {
+            Self::Moody(dice) => {
+                let said = match dice.below(100) {
+                    0..85 => Said::Done,
+                    85..95 => Said::Failed,
+                    _ => Said::Nothing,
+                };
+                (dice.millis(50..300), said, 0)
+            }
+            Self::Steady { work, bytes } => (*work, Said::Done, *bytes),
+        }
+    }
+}
+
 pub(super) struct Shop {
     /// One for each replica, so that the shop knows who sent what.
     pub(super) addresses: Vec<SocketAddr>,
@@ -57,14 +81,14 @@ pub(super) struct Shop {
 /// What it is to make of its requests.
 struct Desk {
     log: Arc<Mutex<Vec<Run>>>,
-    dice: Mutex<Dice>,
+    manner: Mutex<Manner>,
     lives: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Shop {
-    pub(super) async fn open(replicas: usize, seed: u64, lives: Arc<Mutex<Vec<usize>>>) -> Self {
+    pub(super) async fn open(replicas: usize, manner: Manner, lives: Arc<Mutex<Vec<usize>>>) -> Self {
         let log = Arc::default();
-        let desk = Arc::new(Desk { log: Arc::clone(&log), dice: Mutex::new(Dice::new(seed, 100)), lives });
+        let desk = Arc::new(Desk { log: Arc::clone(&log), manner: Mutex::new(manner), lives });
         let mut addresses = Vec::new();
         for replica in 0..replicas {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
@@ -99,28 +123,22 @@ async fn serve(stream: TcpStream, replica: usize, desk: Arc<Desk>) {
         let fence = message.field("oncegate-fence").parse().unwrap_or(0);
         let life = desk.lives.lock().expect("nobody panics with it")[replica];
         let run = Run { replica, life, request: message.body, fence, began: Instant::now(), ended: None };
-        let (number, work, said) = {
+        let (number, (work, said, bytes)) = {
             let mut log = desk.log.lock().expect("nobody panics with it");
             log.push(run.clone());
-            let mut dice = desk.dice.lock().expect("nobody panics with it");
-            let said = match dice.below(100) {
-                0..85 => Said::Done,
-                85..95 => Said::Failed,
-                _ => Said::Nothing,
-            };
-            (log.len() - 1, dice.millis(50..300), said)
+            (log.len() - 1, desk.manner.lock().expect("nobody panics with it").next())
         };
         sleep(work).await;
         desk.log.lock().expect("nobody panics with it")[number].ended = Some((Instant::now(), said));
-        if said == Said::Nothing || !answer(&mut writer, number, &run.request, said).await {
+        let text = format!("{number} {}{}", run.request, "-".repeat(bytes));
+        if said == Said::Nothing || !answer(&mut writer, &text, said).await {
             return;
         }
     }
 }
 
 /// Whether the other side still took it.
-async fn answer(to: &mut OwnedWriteHalf, number: usize, request: &str, said: Said) -> bool {
-    let text = format!("{number} {request}");
+async fn answer(to: &mut OwnedWriteHalf, text: &str, said: Said) -> bool {
     let status = if said == Said::Done { "200 OK" } else { "500 Internal Server Error" };
     let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{text}", text.len());
     to.write_all(answer.as_bytes()).await.is_ok()
