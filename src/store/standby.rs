@@ -13,6 +13,7 @@
 
 mod claiming;
 mod copies;
+mod delivering;
 mod flying;
 mod home;
 mod link;
@@ -31,6 +32,7 @@ use tokio::{
 
 use self::{
     copies::{Age, Copies},
+    delivering::Deliveries,
     link::{Known, Link, Mode, Opened},
     sightings::Sightings,
 };
@@ -87,6 +89,7 @@ pub struct Standby {
     watch: Arc<dyn Watch>,
     link: Link,
     copies: Mutex<Copies>,
+    deliveries: Mutex<Deliveries>,
     sightings: Mutex<Sightings>,
     home: home::Home,
     /// There is something to do for whoever tends.
@@ -114,6 +117,7 @@ impl Standby {
             watch,
             link: Link::new(mode),
             copies: Mutex::new(Copies::new(COPIES_BYTES_MAX)),
+            deliveries: Mutex::default(),
             sightings: Mutex::default(),
             home: home::Home::new(epoch),
             work: Notify::new(),
@@ -254,6 +258,10 @@ impl Standby {
 
     fn copies(&self) -> MutexGuard<'_, Copies> {
         self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sightings(&self) -> MutexGuard<'_, Sightings> {

@@ -23,6 +23,8 @@ mod readme;
 #[cfg(test)]
 mod records;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod shop;
 #[cfg(test)]
 mod standby;

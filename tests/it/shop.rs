@@ -32,6 +32,21 @@ enum Pattern {
     CallbackAgainstReturn,
 }
 
+/// Where requests go: to the shop itself, to the gate before it, or by turns to two gates.
+#[derive(Clone, Copy)]
+struct Doors([SocketAddr; 2]);
+
+impl Doors {
+    fn one(door: SocketAddr) -> Self {
+        Self([door; 2])
+    }
+
+    /// The door of one of the duplicates.
+    fn of(self, duplicate: usize) -> SocketAddr {
+        self.0[duplicate % 2]
+    }
+}
+
 /// What came back for one purchase.
 struct Outcome {
     /// The answers to the checkout, or to the callback.
@@ -50,7 +65,7 @@ impl Pattern {
 }
 
 /// Makes `purchases` purchases, `together` of them at a time, and returns what came back for each.
-async fn storm(to: SocketAddr, pattern: Pattern, purchases: u32, together: usize) -> Vec<Outcome> {
+async fn storm(to: Doors, pattern: Pattern, purchases: u32, together: usize) -> Vec<Outcome> {
     let ids: Vec<u32> = (1..=purchases).collect();
     let mut outcomes = Vec::new();
     for wave in ids.chunks(together) {
@@ -61,7 +76,7 @@ async fn storm(to: SocketAddr, pattern: Pattern, purchases: u32, together: usize
     outcomes
 }
 
-async fn purchase(to: SocketAddr, pattern: Pattern, id: u32) -> Outcome {
+async fn purchase(to: Doors, pattern: Pattern, id: u32) -> Outcome {
     match pattern {
         Pattern::AtOnce => Outcome {
             first: send_all(to, (0..DUPLICATES).map(|_| Click::checkout(id))).await,
@@ -72,7 +87,8 @@ async fn purchase(to: SocketAddr, pattern: Pattern, id: u32) -> Outcome {
                 let leave = if click % 2 == 0 { Leave::Close } else { Leave::Reset };
                 // Less than the shop works, and longer than it takes to read a request on a machine that is busy.
                 let patience = Duration::from_millis(20 + 30 * click);
-                send_and_give_up(to, &Click::checkout(id), patience, leave).await;
+                let door = to.of(usize::try_from(click).expect("it is small"));
+                send_and_give_up(door, &Click::checkout(id), patience, leave).await;
             }
             Outcome {
                 first: send_all(to, (HALF..DUPLICATES).map(|_| Click::checkout(id))).await,
@@ -88,15 +104,16 @@ async fn purchase(to: SocketAddr, pattern: Pattern, id: u32) -> Outcome {
     }
 }
 
-async fn send_all(to: SocketAddr, clicks: impl Iterator<Item = Click>) -> Vec<Answer> {
-    clicks.map(|click| async move { send(to, &click).await }).collect::<JoinSet<_>>().join_all().await
+async fn send_all(to: Doors, clicks: impl Iterator<Item = Click>) -> Vec<Answer> {
+    let sent = |(duplicate, click)| async move { send(to.of(duplicate), &click).await };
+    clicks.enumerate().map(sent).collect::<JoinSet<_>>().join_all().await
 }
 
 /// Ten purchases, two at a time, so that all their duplicates find a free worker of php-fpm.
 async fn assert_that_the_race_shows(pattern: Pattern) {
     let purchases = 10;
     let shop = Shop::open(purchases, pattern.start());
-    let outcomes = storm(shop.address(), pattern, purchases, 2).await;
+    let outcomes = storm(Doors::one(shop.address()), pattern, purchases, 2).await;
     let effects = shop.effects().await;
     let doubled = effects.iter().filter(|effects| effects.payments > 1).count();
     let payments: u32 = effects.iter().map(|effects| effects.payments).sum();

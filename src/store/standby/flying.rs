@@ -108,12 +108,18 @@ impl Standby {
         }
         self.local.delivered(hold).await?;
         if self.asks_remote(hold.fence) {
+            if !self.deliveries().begin(hold.fence) {
+                return Ok(());
+            }
             match self.call(self.remote.delivered(hold)).await {
                 Ok(()) => {
                     self.copies().told(hold.fingerprint, hold.fence);
                     return Ok(());
                 }
-                Err(error) => self.served(StoreOp::Delivered, Some(&error)),
+                Err(error) => {
+                    self.deliveries().failed(hold.fence);
+                    self.served(StoreOp::Delivered, Some(&error));
+                }
             }
         }
         // A record that another replica led lives as long as an undelivered one: a safe error.

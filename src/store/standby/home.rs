@@ -230,6 +230,7 @@ impl Standby {
             }
         }
         self.sightings().clear();
+        self.deliveries().clear();
         let after = self.home.came(Instant::now());
         let (written_back, superseded) =
             (self.home.written_back.swap(0, Relaxed), self.home.superseded.swap(0, Relaxed));
