@@ -7,6 +7,7 @@
 pub mod driver;
 pub mod flight;
 pub mod lane;
+pub mod roll;
 
 use std::{
     sync::{
@@ -42,6 +43,8 @@ pub struct Demand {
     pub on_store_down: OnStoreDown,
     pub followers_max: usize,
     pub lane_depth_max: usize,
+    /// The order as the log shows it, where somebody can ask what runs.
+    pub order: Option<Arc<str>>,
 }
 
 /// What sending came to.
@@ -174,6 +177,8 @@ pub struct Claims {
     owners: AtomicU64,
     pub flights: Arc<Flights>,
     pub lanes: Arc<lane::Lanes>,
+    /// For operators: what runs here, by the orders' names.
+    pub roll: Arc<roll::Roll>,
     pub observer: Arc<dyn Observer>,
     /// Every flight's task, so that a drain can wait for them.
     pub tasks: TaskTracker,
@@ -197,10 +202,21 @@ impl Claims {
         replica: u64,
         observer: Arc<dyn Observer>,
     ) -> Arc<Self> {
-        let flights = Arc::default();
-        let lanes = Arc::default();
+        let (flights, lanes, roll) = (Arc::default(), Arc::default(), Arc::default());
         let (tasks, owners, stopping) = (TaskTracker::new(), AtomicU64::new(1), CancellationToken::new());
-        Arc::new(Self { store, lease, deadline, replica, owners, flights, lanes, observer, tasks, stopping })
+        Arc::new(Self {
+            store,
+            lease,
+            deadline,
+            replica,
+            owners,
+            flights,
+            lanes,
+            roll,
+            observer,
+            tasks,
+            stopping,
+        })
     }
 
     /// Waits until every flight of this process is over. Call it only once nothing new is let in, and cancel

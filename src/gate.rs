@@ -153,13 +153,14 @@ async fn guarded(
             return report.refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, Phase::Read);
         }
     };
+    let named = core.gate.config.admin.is_some().then(|| reading.order.as_str().into());
     report.reading(&mut reading);
     let arrived = Instant::now();
     let share = match reading.identity {
         IdentityRead::Undeclared => Share::NoIdentity,
         IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
     };
-    let demand = demand(guard, matched.route, &reading, renewing.generations());
+    let demand = demand(guard, matched.route, &reading, renewing.generations(), named);
     if let Some(refusal) = no_room(core, &reading) {
         return report.refuse(&refusal, Phase::Claim);
     }
@@ -224,6 +225,7 @@ fn demand(
     route: usize,
     reading: &Reading,
     generations: smallvec::SmallVec<[crate::store::Key; 1]>,
+    order: Option<std::sync::Arc<str>>,
 ) -> Demand {
     Demand {
         route,
@@ -240,6 +242,7 @@ fn demand(
         on_store_down: guard.on_store_down,
         followers_max: guard.followers_max,
         lane_depth_max: guard.lane_depth_max,
+        order,
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight,
     lane::Places,
+    roll::{Listed, Named, Stage},
 };
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
@@ -40,6 +41,8 @@ pub struct Driver<S> {
     boarding: Boarding,
     on_store_down: OnStoreDown,
     lane_depth_max: usize,
+    /// Its line for operators, where they can ask.
+    listed: Option<Listed>,
     sender: S,
     spent: Spent,
     told: bool,
@@ -73,6 +76,10 @@ struct Asking {
 /// The futures of ways that are seldom gone are boxed, so that the task of a flight has no room for them.
 impl<S: Sender> Driver<S> {
     pub fn new(claims: Arc<Claims>, flight: Arc<Flight>, demand: Demand, sender: S) -> Self {
+        let listed = demand.order.map(|order| {
+            let named = Named { route: demand.route, order, lanes: demand.lanes.clone() };
+            claims.roll.list(named, &flight)
+        });
         let ask = Ask {
             // Each time it asks anew, it does so as somebody else.
             owner: Owner(0),
@@ -87,7 +94,19 @@ impl<S: Sender> Driver<S> {
         };
         let Demand { route, boarding, on_store_down, lane_depth_max, .. } = demand;
         let (spent, told) = (Spent::default(), false);
-        Self { claims, flight, ask, on_store_down, route, boarding, lane_depth_max, sender, spent, told }
+        Self {
+            claims,
+            flight,
+            ask,
+            on_store_down,
+            route,
+            boarding,
+            lane_depth_max,
+            listed,
+            sender,
+            spent,
+            told,
+        }
     }
 
     /// Runs the flight to its end.
@@ -116,6 +135,9 @@ impl<S: Sender> Driver<S> {
                 Box::pin(self.abandon(&hold)).await;
                 return self.tell_nobody();
             }
+            if let Some(listed) = &self.listed {
+                listed.sets_out(hold.fence);
+            }
             let sent = Instant::now();
             let came = send(&self.claims, &self.sender, &hold, sent).await;
             self.spent.upstream = sent.elapsed();
@@ -123,6 +145,7 @@ impl<S: Sender> Driver<S> {
                 Sent::Answered(answered) => return self.settle(hold, answered).await,
                 Sent::Lost(lost) => return Box::pin(self.lost(&hold, places, lost)).await,
                 Sent::NotSent(NotSent::Unreachable) => {
+                    self.list(Stage::Queued);
                     Box::pin(self.abandon(&hold)).await;
                     let others_wait = self.flight.clients() > 1;
                     if attempt >= ATTEMPTS_MAX || !others_wait || !self.flight.come_back() {
@@ -192,6 +215,7 @@ impl<S: Sender> Driver<S> {
                     return Asked::End(Ended::Resolved { remaining }, None);
                 }
                 Claimed::InDoubt { remaining, .. } => {
+                    self.list_doubt();
                     return Asked::End(Ended::InDoubt { remaining }, None);
                 }
                 Claimed::Mismatch => return Asked::End(Ended::Mismatch, None),
@@ -209,6 +233,7 @@ impl<S: Sender> Driver<S> {
                     (None, wake)
                 }
             };
+            self.list(if following.is_some() { Stage::Following } else { Stage::Queued });
             let waited = Instant::now();
             let woken = tokio::select! {
                 biased;
@@ -316,6 +341,7 @@ impl<S: Sender> Driver<S> {
         // If the store cannot be told, the lease runs out there and leads to the same state.
         let settle = || self.claims.store.settle(hold, Ending::InDoubt);
         let _ = self.call_again(StoreOp::Settle, settle(), settle).await;
+        self.list_doubt();
         self.tell(Ended::Lost(cause), Some(hold.fence));
         // Who waits for the lane is to learn of the doubt now, not when the shop answers.
         drop(places);
@@ -386,6 +412,18 @@ impl<S: Sender> Driver<S> {
 }
 
 impl<S> Driver<S> {
+    fn list(&self, stage: Stage) {
+        if let Some(listed) = &self.listed {
+            listed.waits(stage);
+        }
+    }
+
+    fn list_doubt(&self) {
+        if let Some(listed) = &self.listed {
+            listed.in_doubt();
+        }
+    }
+
     fn tell(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
         self.claims.observer.queued(self.spent.queued);
