@@ -165,10 +165,10 @@ fn a_flight_that_runs_is_shown_and_cannot_be_freed() {
     });
     let gate = Program::start(&Typed::before(&shop));
     let mut leader = gate.client();
-    leader.send(order("7+8", "a teapot"));
+    leader.send(order("7%2B8", "a teapot"));
     shop.wait_for(1);
     let mut queued = gate.client();
-    queued.send(order("7+8", "a teapot and a cup"));
+    queued.send(order("7%2B8", "a teapot and a cup"));
     let states = || {
         let rows = orders(&gate, &["7+8", "--json"]).json();
         let rows = rows["orders"].as_array().expect("a list").clone();
@@ -252,10 +252,10 @@ fn a_lane_of_the_log_is_a_name_too() {
 #[test]
 fn without_the_token_nothing_is_shown_and_nothing_changed() {
     let shop = breaks_off_once();
-    let gate = in_doubt(&Typed { admin: "token = \"s3cret\"".to_owned(), ..Typed::before(&shop) });
+    let gate = in_doubt(&Typed { admin: "token = \"0123456789abcdef\"".to_owned(), ..Typed::before(&shop) });
     let folder = tempfile::tempdir().unwrap();
     let (right, wrong) = (folder.path().join("right"), folder.path().join("wrong"));
-    fs::write(&right, "s3cret\n").unwrap();
+    fs::write(&right, "0123456789abcdef\n").unwrap();
     fs::write(&wrong, "secret\n").unwrap();
     let wrong = wrong.to_str().unwrap();
     for words in [&[][..], &["resolve", "WC-1001", "--as", "free"], &["forget", "WC-1001"]] {
