@@ -23,7 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
-    store::{Fence, Hold, InDoubtPolicy, Judged, Key, OnStoreDown, Owner, Record, Store, StoreError},
+    store::{
+        Claimed, Ending, Fence, Hold, InDoubtPolicy, Judged, Key, OnStoreDown, Owner, Record, Store,
+        StoreError,
+    },
 };
 
 pub use flight::{Boarding, Joined, Role};
@@ -68,6 +71,17 @@ pub struct Answered {
 pub enum Keep {
     Not,
     For { unseen: Duration, seen: Duration },
+}
+
+impl Keep {
+    /// How the flight of such an answer ends.
+    fn ending(self, answer: Arc<Record>, judged: Judged) -> Ending {
+        match (judged, self) {
+            (Judged::Done, Self::For { unseen, seen }) => Ending::Done { record: answer, unseen, seen },
+            (Judged::Done, Self::Not) => Ending::DoneUnkept { answer },
+            (Judged::Failed, Self::For { .. } | Self::Not) => Ending::Failed { answer },
+        }
+    }
 }
 
 pub struct Lost {
@@ -263,5 +277,20 @@ impl Claims {
                 Part::Seat(ticket)
             }
         }
+    }
+}
+
+/// What a claim is counted as.
+fn outcome(claimed: &Result<Claimed, StoreError>) -> ClaimOutcome {
+    match claimed {
+        Ok(Claimed::Lead(_)) => ClaimOutcome::Lead,
+        Ok(Claimed::Follow { .. }) => ClaimOutcome::Follow,
+        Ok(Claimed::Replay(_)) => ClaimOutcome::Replay,
+        Ok(Claimed::Resolved { .. }) => ClaimOutcome::Resolved,
+        Ok(Claimed::Queue { .. }) => ClaimOutcome::Queue,
+        Ok(Claimed::InDoubt { .. }) => ClaimOutcome::InDoubt,
+        Ok(Claimed::Mismatch) => ClaimOutcome::Mismatch,
+        Ok(Claimed::Busy) => ClaimOutcome::Busy,
+        Err(_) => ClaimOutcome::Error,
     }
 }

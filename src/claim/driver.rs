@@ -8,15 +8,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight,
+    Answered, Boarding, Claims, Demand, End, Ended, Later, Lost, NotSent, Sender, Sent, Spent, flight,
     lane::Places,
-    roll::{Listed, Named, Stage},
+    roll::{Listed, Stage},
 };
 use crate::{
-    ops::words::{ClaimOutcome, StoreOp},
+    ops::words::StoreOp,
     store::{
-        Ask, Claimed, Ending, Fence, Hold, Judged, May, OnStoreDown, Owner, Renewed, Reply, Settled,
-        StoreError, Wake, Woken,
+        Ask, Claimed, Ending, Fence, Hold, May, OnStoreDown, Owner, Renewed, Reply, Settled, StoreError,
+        Wake, Woken,
     },
 };
 
@@ -41,8 +41,8 @@ pub struct Driver<S> {
     boarding: Boarding,
     on_store_down: OnStoreDown,
     lane_depth_max: usize,
-    /// Its line for operators, where they can ask.
-    listed: Option<Listed>,
+    /// Its line for operators.
+    listed: Listed,
     sender: S,
     spent: Spent,
     told: bool,
@@ -76,10 +76,7 @@ struct Asking {
 /// The futures of ways that are seldom gone are boxed, so that the task of a flight has no room for them.
 impl<S: Sender> Driver<S> {
     pub fn new(claims: Arc<Claims>, flight: Arc<Flight>, demand: Demand, sender: S) -> Self {
-        let listed = demand.order.map(|order| {
-            let named = Named { route: demand.route, order, lanes: demand.lanes.clone() };
-            claims.roll.list(named, &flight)
-        });
+        let listed = claims.roll.list_if_named(&demand, &flight);
         let ask = Ask {
             // Each time it asks anew, it does so as somebody else.
             owner: Owner(0),
@@ -135,9 +132,7 @@ impl<S: Sender> Driver<S> {
                 Box::pin(self.abandon(&hold)).await;
                 return self.tell_nobody();
             }
-            if let Some(listed) = &self.listed {
-                listed.sets_out(hold.fence);
-            }
+            self.listed.sets_out(hold.fence);
             let sent = Instant::now();
             let came = send(&self.claims, &self.sender, &hold, sent).await;
             self.spent.upstream = sent.elapsed();
@@ -145,7 +140,7 @@ impl<S: Sender> Driver<S> {
                 Sent::Answered(answered) => return self.settle(hold, answered).await,
                 Sent::Lost(lost) => return Box::pin(self.lost(&hold, places, lost)).await,
                 Sent::NotSent(NotSent::Unreachable) => {
-                    self.list(Stage::Queued);
+                    self.listed.waits(Stage::Queued);
                     Box::pin(self.abandon(&hold)).await;
                     let others_wait = self.flight.clients() > 1;
                     if attempt >= ATTEMPTS_MAX || !others_wait || !self.flight.come_back() {
@@ -194,7 +189,7 @@ impl<S: Sender> Driver<S> {
     fn heard(&mut self, asking: &Asking, claimed: &Result<Claimed, StoreError>) {
         let took = asking.started.elapsed();
         self.spent.claiming += took;
-        self.claims.observer.claimed(outcome(claimed), took);
+        self.claims.observer.claimed(super::outcome(claimed), took);
     }
 
     async fn claim_again(&self, first: Reply<'_, Claimed>) -> Result<Claimed, StoreError> {
@@ -215,7 +210,7 @@ impl<S: Sender> Driver<S> {
                     return Asked::End(Ended::Resolved { remaining }, None);
                 }
                 Claimed::InDoubt { remaining, .. } => {
-                    self.list_doubt();
+                    self.listed.in_doubt();
                     return Asked::End(Ended::InDoubt { remaining }, None);
                 }
                 Claimed::Mismatch => return Asked::End(Ended::Mismatch, None),
@@ -233,7 +228,7 @@ impl<S: Sender> Driver<S> {
                     (None, wake)
                 }
             };
-            self.list(if following.is_some() { Stage::Following } else { Stage::Queued });
+            self.listed.waits(if following.is_some() { Stage::Following } else { Stage::Queued });
             let waited = Instant::now();
             let woken = tokio::select! {
                 biased;
@@ -292,7 +287,7 @@ impl<S: Sender> Driver<S> {
     async fn settle(&mut self, hold: Arc<Hold>, answered: Answered) {
         let Answered { answer, judged, keep } = answered;
         let ended = Ended::Answered { answer: Arc::clone(&answer), judged, hold: Arc::clone(&hold) };
-        let ending = ending(answer, judged, keep);
+        let ending = keep.ending(answer, judged);
         let settled = match self.claims.store.settle(&hold, ending.clone()).at_once() {
             Ok(settled @ Ok(_)) => settled,
             Ok(Err(error)) => self.failed(StoreOp::Settle, error),
@@ -341,7 +336,7 @@ impl<S: Sender> Driver<S> {
         // If the store cannot be told, the lease runs out there and leads to the same state.
         let settle = || self.claims.store.settle(hold, Ending::InDoubt);
         let _ = self.call_again(StoreOp::Settle, settle(), settle).await;
-        self.list_doubt();
+        self.listed.in_doubt();
         self.tell(Ended::Lost(cause), Some(hold.fence));
         // Who waits for the lane is to learn of the doubt now, not when the shop answers.
         drop(places);
@@ -356,7 +351,7 @@ impl<S: Sender> Driver<S> {
             () = self.claims.stopping.cancelled() => return,
         };
         let Ok(Some(answered)) = answered else { return };
-        let ending = ending(answered.answer, answered.judged, answered.keep);
+        let ending = answered.keep.ending(answered.answer, answered.judged);
         if let Ok(settled) = self.call(StoreOp::Settle, self.claims.store.settle(hold, ending)).await {
             self.count(settled);
         }
@@ -412,18 +407,6 @@ impl<S: Sender> Driver<S> {
 }
 
 impl<S> Driver<S> {
-    fn list(&self, stage: Stage) {
-        if let Some(listed) = &self.listed {
-            listed.waits(stage);
-        }
-    }
-
-    fn list_doubt(&self) {
-        if let Some(listed) = &self.listed {
-            listed.in_doubt();
-        }
-    }
-
     fn tell(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
         self.claims.observer.queued(self.spent.queued);
@@ -489,14 +472,6 @@ impl Claims {
     }
 }
 
-fn ending(answer: Arc<crate::store::Record>, judged: Judged, keep: Keep) -> Ending {
-    match (judged, keep) {
-        (Judged::Done, Keep::For { unseen, seen }) => Ending::Done { record: answer, unseen, seen },
-        (Judged::Done, Keep::Not) => Ending::DoneUnkept { answer },
-        (Judged::Failed, Keep::For { .. } | Keep::Not) => Ending::Failed { answer },
-    }
-}
-
 /// Spreads the polls of many waiters over time: half to one and a half of [`POLL`].
 fn jitter(ask: &Ask) -> Duration {
     let spread = (ask.owner.0 as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54;
@@ -507,19 +482,5 @@ async fn woken_or_polled(wake: Wake, pause: Duration) -> Woken {
     match timeout(pause, wake).await {
         Ok(Ok(woken)) => woken,
         Ok(Err(_)) | Err(_) => Woken::Again,
-    }
-}
-
-fn outcome(claimed: &Result<Claimed, StoreError>) -> ClaimOutcome {
-    match claimed {
-        Ok(Claimed::Lead(_)) => ClaimOutcome::Lead,
-        Ok(Claimed::Follow { .. }) => ClaimOutcome::Follow,
-        Ok(Claimed::Replay(_)) => ClaimOutcome::Replay,
-        Ok(Claimed::Resolved { .. }) => ClaimOutcome::Resolved,
-        Ok(Claimed::Queue { .. }) => ClaimOutcome::Queue,
-        Ok(Claimed::InDoubt { .. }) => ClaimOutcome::InDoubt,
-        Ok(Claimed::Mismatch) => ClaimOutcome::Mismatch,
-        Ok(Claimed::Busy) => ClaimOutcome::Busy,
-        Err(_) => ClaimOutcome::Error,
     }
 }

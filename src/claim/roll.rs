@@ -20,7 +20,7 @@ use dashmap::DashMap;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{End, flight};
+use super::{Demand, End, flight};
 use crate::store::{Fence, Key, hash::Short};
 
 /// How many orders in doubt are remembered by their names. The store knows the others all the same.
@@ -82,15 +82,28 @@ struct Doubts {
     cut: Option<Instant>,
 }
 
-/// A flight's line on the roll. Dropping it takes the line off.
-pub(super) struct Listed {
+/// A flight's line on the roll, where it has one. Dropping it takes the line off.
+#[derive(Default)]
+pub(super) struct Listed(Option<OnRoll>);
+
+struct OnRoll {
     roll: Arc<Roll>,
     number: usize,
     line: Arc<Line>,
 }
 
 impl Roll {
-    pub(super) fn list(self: &Arc<Self>, named: Named, flight: &Arc<flight::Flight<End>>) -> Listed {
+    /// A flight has no line where nobody can ask for it.
+    pub(super) fn list_if_named(
+        self: &Arc<Self>,
+        demand: &Demand,
+        flight: &Arc<flight::Flight<End>>,
+    ) -> Listed {
+        let Some(order) = demand.order.clone() else { return Listed::default() };
+        self.list(Named { route: demand.route, order, lanes: demand.lanes.clone() }, flight)
+    }
+
+    fn list(self: &Arc<Self>, named: Named, flight: &Arc<flight::Flight<End>>) -> Listed {
         let number = self.numbers.fetch_add(1, Relaxed);
         let line = Arc::new(Line {
             named,
@@ -100,7 +113,7 @@ impl Roll {
             flight: Arc::clone(flight),
         });
         self.lines.insert(number, Arc::clone(&line));
-        Listed { roll: Arc::clone(self), number, line }
+        Listed(Some(OnRoll { roll: Arc::clone(self), number, line }))
     }
 
     /// At most so many flights that `wanted` holds for, those at the shop first and of these the oldest, and whether
@@ -168,22 +181,28 @@ impl Line {
 
 impl Listed {
     pub(super) fn waits(&self, stage: Stage) {
-        self.line.stage.store(stage as u8, Release);
+        if let Some(OnRoll { line, .. }) = &self.0 {
+            line.stage.store(stage as u8, Release);
+        }
     }
 
     pub(super) fn sets_out(&self, fence: Fence) {
-        self.line.fence.store(fence.0, Relaxed);
+        if let Some(OnRoll { line, .. }) = &self.0 {
+            line.fence.store(fence.0, Relaxed);
+        }
         self.waits(Stage::AtShop);
     }
 
     /// No end is known, and none is waited for.
     pub(super) fn in_doubt(&self) {
-        self.roll.doubt(&self.line.named);
-        self.roll.lines.remove(&self.number);
+        if let Some(OnRoll { roll, number, line }) = &self.0 {
+            roll.doubt(&line.named);
+            roll.lines.remove(number);
+        }
     }
 }
 
-impl Drop for Listed {
+impl Drop for OnRoll {
     fn drop(&mut self) {
         self.roll.lines.remove(&self.number);
     }

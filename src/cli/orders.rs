@@ -71,7 +71,7 @@ pub fn main(args: &OrdersArgs) -> Exit {
         admin.ask(method, &target)
     });
     let (exit, written) = match asked {
-        Ok((status, said)) if status == 200 => (Exit::Fine, fine(args, &said)),
+        Ok((200, said)) => (Exit::Fine, fine(args, &said)),
         Ok((status, said)) => (Exit::Failed, refused(args, status, &said)),
         Err(error) => (error.exit(), writeln!(io::stderr(), "oncegate: {error}")),
     };
