@@ -242,15 +242,15 @@ impl Claims {
 
     /// Tells the store that an answer has reached a client; in the background, where the store takes time.
     pub fn delivered(self: &Arc<Self>, hold: Arc<Hold>) {
+        if self.store.delivered(&hold).at_once().is_ok() {
+            return;
+        }
+        // The reply was not awaited; it is asked for again by a task that has the time. Told twice is told once.
         let claims = Arc::clone(self);
-        let mut telling = Box::pin(async move {
+        drop(tokio::task::spawn_local(self.tasks.track_future(async move {
             // If the store does not learn of it, the record lives as long as an undelivered one: a safe error.
             let _ = claims.store.delivered(&hold).await;
-        });
-        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
-        if telling.as_mut().poll(&mut nobody).is_pending() {
-            drop(tokio::task::spawn_local(self.tasks.track_future(telling)));
-        }
+        })));
     }
 
     /// A token that no other claim of any replica has.
@@ -271,8 +271,7 @@ impl Claims {
             Joined::Full => Part::FollowersFull,
             Joined::Mismatch => Part::Mismatch,
             Joined::Begin(ticket, flight) => {
-                // In a box: a task's future is moved several times until it has its place.
-                let driver = Box::new(driver::Driver::new(Arc::clone(self), flight, demand, sender()));
+                let driver = driver::Driver::new(Arc::clone(self), flight, demand, sender());
                 drop(tokio::task::spawn_local(self.tasks.track_future(driver.run())));
                 Part::Seat(ticket)
             }

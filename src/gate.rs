@@ -19,7 +19,14 @@ pub mod renew;
 pub mod report;
 pub mod search;
 
-use std::{future::poll_fn, pin::pin, rc::Rc, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::atomic::Ordering::Relaxed,
+    task::Poll,
+    time::Duration,
+};
 
 use http::{HeaderValue, Response, request::Parts};
 use hyper::body::Incoming;
@@ -72,7 +79,7 @@ pub async fn exchange(
             match asking.filter(|&number| core.gate.config.routes[number].guard.is_some()) {
                 None => refuse(refusal, None),
                 Some(number) => {
-                    Report::begin(core, client, number, &id, &parts).refuse(&refusal, Phase::Read)
+                    Report::begin(core, client, number, (&id, wants), &parts).refuse(&refusal, Phase::Read)
                 }
             }
         }
@@ -92,12 +99,11 @@ pub async fn exchange(
                     }
                 }
                 Some(guard) if guard.enforce == Enforce::Observe => {
-                    Box::pin(observe::exchange(core, client, &id, guard, matched)).await
+                    Box::pin(observe::exchange(core, client, (&id, wants), guard, matched)).await
                 }
                 Some(guard) => {
-                    let report = Report::begin(core, client, number, &id, &matched.parts);
-                    // In a box, as above: traffic without a guard would carry the room for all this along.
-                    Box::pin(guarded(core, client, &id, guard, matched, report)).await
+                    let report = Report::begin(core, client, number, (&id, wants), &matched.parts);
+                    guarded(core, client, &id, guard, matched, report).await
                 }
             }
         }
@@ -120,71 +126,78 @@ async fn admitted(
 }
 
 /// A guarded exchange: read, extract, take part, wait.
-async fn guarded(
-    core: &Rc<Core>,
-    client: &Rc<Client>,
-    id: &HeaderValue,
-    guard: &Guard,
+///
+/// In a box: traffic without a guard would carry the room for all this along.
+fn guarded<'a>(
+    core: &'a Rc<Core>,
+    client: &'a Rc<Client>,
+    id: &'a HeaderValue,
+    guard: &'a Guard,
     mut matched: Matched,
     mut report: Report,
-) -> Response<Reply> {
-    if core.gate.is_draining() {
-        return report.refuse(&Refusal::Draining { retry_after: TRY_AGAIN }, Phase::Read);
-    }
-    let read = match find::collected(core, client, guard, &mut matched).await {
-        Ok(read) => read,
-        Err(refusal) => return report.refuse(&refusal, Phase::Read),
-    };
-    report.read();
-    if let Some(doubt) = matched.doubt.take() {
-        return report.refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, Phase::Read);
-    }
-    let upstream = core.gate.config.routes[matched.route].upstream;
-    let renewing = renew::of_request(core, upstream, &matched, Some(&read)).await;
-    let mut reading = match extract(core, guard, &matched, &read) {
-        Ok(reading) => reading,
-        Err(Unread::NoKey { looked }) => match guard.on_no_key {
-            OnNoKey::Bypass => {
-                return Box::pin(bypass(core, client, id, matched, (read, &renewing), report)).await;
+) -> Pin<Box<dyn Future<Output = Response<Reply>> + 'a>> {
+    Box::pin(async move {
+        if core.gate.is_draining() {
+            return report.refuse(&Refusal::Draining { retry_after: TRY_AGAIN }, Phase::Read);
+        }
+        let read = match find::collected(core, client, guard, &mut matched).await {
+            Ok(read) => read,
+            Err(refusal) => return report.refuse(&refusal, Phase::Read),
+        };
+        report.read();
+        if let Some(doubt) = matched.doubt.take() {
+            return report.refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, Phase::Read);
+        }
+        let upstream = core.gate.config.routes[matched.route].upstream;
+        let renewing = renew::of_request(core, upstream, &matched, Some(&read)).await;
+        let mut reading = match extract(core, guard, &matched, &read) {
+            Ok(reading) => reading,
+            Err(Unread::NoKey { looked }) => match guard.on_no_key {
+                OnNoKey::Bypass => {
+                    return Box::pin(bypass(core, client, id, matched, (read, &renewing), report)).await;
+                }
+                OnNoKey::Refuse => {
+                    return report.refuse(&Refusal::NoKey { detail: looked.into() }, Phase::Read);
+                }
+            },
+            Err(Unread::Unreadable { what }) => {
+                return report
+                    .refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, Phase::Read);
             }
-            OnNoKey::Refuse => return report.refuse(&Refusal::NoKey { detail: looked.into() }, Phase::Read),
-        },
-        Err(Unread::Unreadable { what }) => {
-            return report.refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, Phase::Read);
+        };
+        let named = core.gate.config.admin.is_some().then(|| reading.order.as_str().into());
+        report.reading(&mut reading);
+        let arrived = Instant::now();
+        let share = match reading.identity {
+            IdentityRead::Undeclared => Share::NoIdentity,
+            IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
+        };
+        let demand = demand(guard, matched.route, &reading, renewing.generations(), named);
+        if let Some(refusal) = no_room(core, &reading) {
+            return report.refuse(&refusal, Phase::Claim);
         }
-    };
-    let named = core.gate.config.admin.is_some().then(|| reading.order.as_str().into());
-    report.reading(&mut reading);
-    let arrived = Instant::now();
-    let share = match reading.identity {
-        IdentityRead::Undeclared => Share::NoIdentity,
-        IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
-    };
-    let demand = demand(guard, matched.route, &reading, renewing.generations(), named);
-    if let Some(refusal) = no_room(core, &reading) {
-        return report.refuse(&refusal, Phase::Claim);
-    }
-    let desk = Rc::new(Desk::default());
-    let front = desk.front();
-    let part = core.gate.claims.take_part(demand, || {
-        Lead::new(Rc::clone(core), ready(client, id, guard, matched, read, &reading, (renewing, desk)))
-    });
-    match part {
-        Part::Seat(mut ticket) => {
-            report.boarded(ticket.role());
-            let waited = wait(core, &mut ticket, &front, (arrived, guard.wait_max)).await;
-            report.server(front.server());
-            let mut response = came(core, id, &reading, guard, (&ticket, share), waited, report);
-            if core.gate.claims.store.standing() != Standing::Up {
-                replay::decorate_alone(response.headers_mut());
+        let desk = Rc::new(Desk::default());
+        let front = desk.front();
+        let part = core.gate.claims.take_part(demand, || {
+            Lead::new(Rc::clone(core), ready(client, id, guard, matched, read, &reading, (renewing, desk)))
+        });
+        match part {
+            Part::Seat(mut ticket) => {
+                report.boarded(ticket.role());
+                let waited = wait(core, &mut ticket, &front, (arrived, guard.wait_max)).await;
+                report.server(front.server());
+                let mut response = came(core, id, &reading, guard, (&ticket, share), waited, report);
+                if core.gate.claims.store.standing() != Standing::Up {
+                    replay::decorate_alone(response.headers_mut());
+                }
+                response
             }
-            response
+            Part::FollowersFull => {
+                report.refuse(&Refusal::FollowersFull { retry_after: TRY_AGAIN }, Phase::Follow)
+            }
+            Part::Mismatch => report.refuse(&Refusal::EventMismatch, Phase::Claim),
         }
-        Part::FollowersFull => {
-            report.refuse(&Refusal::FollowersFull { retry_after: TRY_AGAIN }, Phase::Follow)
-        }
-        Part::Mismatch => report.refuse(&Refusal::EventMismatch, Phase::Claim),
-    }
+    })
 }
 
 /// What the waiting came to.

@@ -314,7 +314,8 @@ pub enum StoreError {
     Forgot,
 }
 
-/// The answer to a call. A store that is memory has it at once: no box is made for it, and nobody waits.
+/// The answer to a call. A store that is memory has it at once: no box is made for it, and nobody waits. A call whose
+/// reply was dropped may have been carried out, or not.
 pub enum Reply<'a, T> {
     Now(Ready<Result<T, StoreError>>),
     Later(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>),

@@ -4,33 +4,19 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{ALT_SVC, CONNECTION, CONTENT_LENGTH, DATE, LOCATION, STRICT_TRANSPORT_SECURITY},
-};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
+use smallvec::SmallVec;
 
 use crate::{
-    ops::headers::{is_hop_by_hop, remove_hop_by_hop},
+    ops::headers::{HopFields, is_hop_by_hop, remove_hop_by_hop},
     store::{Fence, Kept, Record},
 };
-
-/// Besides the hop-by-hop fields. `Date` comes back as `Age` and `Content-Length` is made anew; `Alt-Svc`, HSTS and
-/// timings speak of the server as it was then; request ids belong to the request that was sent.
-const NOT_KEPT: [HeaderName; 7] = [
-    DATE,
-    CONTENT_LENGTH,
-    ALT_SVC,
-    STRICT_TRANSPORT_SECURITY,
-    HeaderName::from_static("server-timing"),
-    HeaderName::from_static("x-request-id"),
-    HeaderName::from_static("traceparent"),
-];
 
 /// The record of a whole answer. `answered_at` is in Unix seconds.
 ///
 /// Everything is copied: what hyper hands out are slices of its read buffer, and a record of a few hundred bytes must
-/// not hold on to eight thousand.
+/// not hold on to eight thousand. Values and body stand side by side in one block.
 #[must_use]
 pub fn record(
     status: StatusCode,
@@ -39,14 +25,8 @@ pub fn record(
     fence: Fence,
     answered_at: u64,
 ) -> Record {
-    let body = Kept::Whole(Bytes::copy_from_slice(body));
-    Record { status, headers: kept(headers), body, fence, answered_at, remaining: Duration::ZERO }
-}
-
-/// The end-to-end lines that are kept, their values side by side in memory of their own.
-fn kept(headers: &HeaderMap) -> HeaderMap {
     let stripped;
-    let headers = match headers.contains_key(CONNECTION) {
+    let headers = match HopFields::of(headers).connection {
         false => headers,
         true => {
             let mut copy = headers.clone();
@@ -55,19 +35,36 @@ fn kept(headers: &HeaderMap) -> HeaderMap {
             &stripped
         }
     };
-    let lines = || headers.iter().filter(|(name, _)| !is_hop_by_hop(name) && !NOT_KEPT.contains(name));
-    let (count, bytes) = lines().fold((0, 0), |(count, bytes), (_, value)| (count + 1, bytes + value.len()));
-    let mut values = BytesMut::with_capacity(bytes);
-    for (_, value) in lines() {
-        values.extend_from_slice(value.as_bytes());
+    let lines: SmallVec<[(&HeaderName, &HeaderValue); 16]> =
+        headers.iter().filter(|(name, _)| is_kept(name) && !is_hop_by_hop(name)).collect();
+    let bytes: usize = lines.iter().map(|(_, value)| value.len()).sum();
+    let mut block = Vec::with_capacity(bytes + body.len());
+    for (_, value) in &lines {
+        block.extend_from_slice(value.as_bytes());
     }
-    let mut values = values.freeze();
-    let mut kept = HeaderMap::with_capacity(count);
-    for (name, value) in lines() {
-        let copy = HeaderValue::from_maybe_shared(values.split_to(value.len()));
-        kept.append(name.clone(), copy.expect("the bytes of a header value are a header value"));
+    block.extend_from_slice(body);
+    let mut block = Bytes::from(block);
+    let mut headers = HeaderMap::with_capacity(lines.len());
+    for (name, value) in lines {
+        let copy = HeaderValue::from_maybe_shared(block.split_to(value.len()));
+        headers.append(name.clone(), copy.expect("the bytes of a header value are a header value"));
     }
-    kept
+    Record { status, headers, body: Kept::Whole(block), fence, answered_at, remaining: Duration::ZERO }
+}
+
+/// Besides the hop-by-hop fields. `Date` comes back as `Age` and `Content-Length` is made anew; `Alt-Svc`, HSTS and
+/// timings speak of the server as it was then; request ids belong to the request that was sent.
+fn is_kept(name: &HeaderName) -> bool {
+    !matches!(
+        name.as_str(),
+        "date"
+            | "content-length"
+            | "alt-svc"
+            | "strict-transport-security"
+            | "server-timing"
+            | "x-request-id"
+            | "traceparent"
+    )
 }
 
 /// The record of an answer whose body was too large to keep: that the work is done, and where the client was sent.

@@ -3,20 +3,29 @@
 //! It never sends twice: only [`Sent::NotSent`], which promises that not one byte has left, leads to another
 //! attempt, and the number of attempts is bounded.
 
-use std::{sync::Arc, time::Duration};
+mod waiting;
+
+use std::{
+    cell::Cell,
+    future::{Future, ready},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::waiting::woken_or_polled;
 use super::{
     Answered, Boarding, Claims, Demand, End, Ended, Later, Lost, NotSent, Sender, Sent, Spent, flight,
     lane::Places,
     roll::{Listed, Stage},
 };
 use crate::{
-    ops::words::StoreOp,
+    ops::words::{ClaimOutcome, StoreOp},
     store::{
         Ask, Claimed, Ending, Fence, Hold, May, OnStoreDown, Owner, Renewed, Reply, Settled, StoreError,
-        Wake, Woken,
+        Woken,
     },
 };
 
@@ -24,8 +33,6 @@ use crate::{
 const ATTEMPTS_MAX: u32 = 3;
 /// Pause between two of them.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
-/// The net under the wake-ups: how often a waiting flight asks the store again, give or take a half.
-const POLL: Duration = Duration::from_secs(1);
 /// How often a call is made that failed while there was time left until the deadline.
 const CALLS_MAX: u32 = 3;
 /// How often a settle that the store did not take is tried again while the lease is held.
@@ -44,13 +51,14 @@ pub struct Driver<S> {
     /// Its line for operators.
     listed: Listed,
     sender: S,
-    spent: Spent,
+    spent: Cell<Spent>,
     told: bool,
 }
 
 /// What asking the store came to, waiting included.
 enum Asked {
-    Lead(Hold),
+    /// Since this moment.
+    Lead(Arc<Hold>, Instant),
     End(Ended, Option<Fence>),
     /// The store gave no answer; it may have carried the claim out.
     Unheard,
@@ -65,6 +73,9 @@ enum Entered {
     /// Every client left.
     Withdrawn,
 }
+
+/// What the store says, heard later.
+type Heard<'a> = Pin<Box<dyn Future<Output = Result<Claimed, StoreError>> + 'a>>;
 
 /// A claim that was asked of the store.
 struct Asking {
@@ -90,7 +101,7 @@ impl<S: Sender> Driver<S> {
             in_doubt: demand.in_doubt,
         };
         let Demand { route, boarding, on_store_down, lane_depth_max, .. } = demand;
-        let (spent, told) = (Spent::default(), false);
+        let (spent, told) = (Cell::default(), false);
         Self {
             claims,
             flight,
@@ -106,8 +117,15 @@ impl<S: Sender> Driver<S> {
         }
     }
 
-    /// Runs the flight to its end.
-    pub async fn run(mut self: Box<Self>) {
+    /// Runs the flight to its end. In a box: a task's future is moved several times until it has its place.
+    pub fn run(mut self) -> Pin<Box<dyn Future<Output = ()>>>
+    where
+        S: 'static,
+    {
+        Box::pin(async move { self.fly().await })
+    }
+
+    async fn fly(&mut self) {
         let places = match self.claims.lanes.enter_free(&self.ask.lanes) {
             Some(places) => places,
             None => match Box::pin(self.queue()).await {
@@ -117,8 +135,8 @@ impl<S: Sender> Driver<S> {
             },
         };
         for attempt in 1.. {
-            let hold = match self.ask().await {
-                Asked::Lead(hold) => Arc::new(hold),
+            let (hold, sent) = match self.ask().await {
+                Asked::Lead(hold, since) => (hold, since),
                 Asked::End(ended, fence) => return self.tell(ended, fence),
                 Asked::Unheard => {
                     self.tell(Ended::StoreDown, None);
@@ -133,9 +151,8 @@ impl<S: Sender> Driver<S> {
                 return self.tell_nobody();
             }
             self.listed.sets_out(hold.fence);
-            let sent = Instant::now();
             let came = send(&self.claims, &self.sender, &hold, sent).await;
-            self.spent.upstream = sent.elapsed();
+            self.spend(|spent| spent.upstream = sent.elapsed());
             match came {
                 Sent::Answered(answered) => return self.settle(hold, answered).await,
                 Sent::Lost(lost) => return Box::pin(self.lost(&hold, places, lost)).await,
@@ -161,7 +178,7 @@ impl<S: Sender> Driver<S> {
             () = self.flight.deserted() => return Entered::Withdrawn,
         };
         let Ok(places) = places else { return Entered::Full };
-        self.spent.queued = queued.elapsed();
+        self.spend(|spent| spent.queued = queued.elapsed());
         Entered::Yes(places)
     }
 
@@ -173,23 +190,32 @@ impl<S: Sender> Driver<S> {
             Boarding::UntilSent => May::FollowAfter(None),
         };
         let asking = Asking { started: Instant::now(), boarded: self.flight.boarded() };
-        let claimed = match self.ask_store().at_once() {
-            Ok(claimed @ Ok(_)) => claimed,
-            Ok(error @ Err(_)) => Box::pin(self.claim_again(Reply::now(error))).await,
-            Err(reply) => Box::pin(self.claim_again(reply)).await,
+        let heard: Heard<'_> = match self.ask_store().at_once() {
+            Ok(Ok(Claimed::Lead(hold))) => {
+                let now = self.claimed(&asking, ClaimOutcome::Lead);
+                return Asked::Lead(Arc::new(hold), now);
+            }
+            Ok(claimed @ Ok(_)) => Box::pin(ready(claimed)),
+            Ok(error @ Err(_)) => Box::pin(self.claim_again(Reply::now(error))),
+            Err(reply) => Box::pin(self.claim_again(reply)),
         };
-        self.heard(&asking, &claimed);
-        match claimed {
-            Ok(Claimed::Lead(hold)) => Asked::Lead(hold),
-            Err(_) => Asked::Unheard,
-            Ok(claimed) => Box::pin(self.ask_on(asking, claimed)).await,
-        }
+        let claimed = heard.await;
+        Box::pin(self.ask_on(asking, claimed)).await
     }
 
-    fn heard(&mut self, asking: &Asking, claimed: &Result<Claimed, StoreError>) {
-        let took = asking.started.elapsed();
-        self.spent.claiming += took;
-        self.claims.observer.claimed(super::outcome(claimed), took);
+    /// Answers when that was: now.
+    fn claimed(&self, asking: &Asking, outcome: ClaimOutcome) -> Instant {
+        let now = Instant::now();
+        let took = now.duration_since(asking.started);
+        self.spend(|spent| spent.claiming += took);
+        self.claims.observer.claimed(outcome, took);
+        now
+    }
+
+    fn spend(&self, time: impl FnOnce(&mut Spent)) {
+        let mut spent = self.spent.get();
+        time(&mut spent);
+        self.spent.set(spent);
     }
 
     async fn claim_again(&self, first: Reply<'_, Claimed>) -> Result<Claimed, StoreError> {
@@ -197,11 +223,13 @@ impl<S: Sender> Driver<S> {
     }
 
     /// The right to send was not to be had at once.
-    async fn ask_on(&mut self, mut asking: Asking, mut claimed: Claimed) -> Asked {
+    async fn ask_on(&mut self, mut asking: Asking, mut claimed: Result<Claimed, StoreError>) -> Asked {
         let mut known_before = 0;
         loop {
-            let (following, wake) = match claimed {
-                Claimed::Lead(hold) => return Asked::Lead(hold),
+            let now = self.claimed(&asking, super::outcome(&claimed));
+            let Ok(what) = claimed else { return Asked::Unheard };
+            let (following, wake) = match what {
+                Claimed::Lead(hold) => return Asked::Lead(Arc::new(hold), now),
                 Claimed::Replay(record) => {
                     let fence = record.fence;
                     return Asked::End(Ended::Replayed(record), Some(fence));
@@ -229,25 +257,19 @@ impl<S: Sender> Driver<S> {
                 }
             };
             self.listed.waits(if following.is_some() { Stage::Following } else { Stage::Queued });
-            let waited = Instant::now();
             let woken = tokio::select! {
                 biased;
-                woken = woken_or_polled(wake, jitter(&self.ask)) => woken,
+                woken = woken_or_polled(wake, &self.ask) => woken,
                 () = self.flight.deserted() => return Asked::Withdrawn,
             };
-            self.spent.queued += waited.elapsed();
+            self.spend(|spent| spent.queued += now.elapsed());
             if let Woken::Answered { fence, answer, outcome } = woken
                 && following == Some(fence)
             {
                 return Asked::End(Ended::Followed { answer, judged: outcome }, Some(fence));
             }
             asking = Asking { started: Instant::now(), boarded: self.flight.boarded() };
-            let again = self.claim_again(self.ask_store()).await;
-            self.heard(&asking, &again);
-            claimed = match again {
-                Ok(again) => again,
-                Err(_) => return Asked::Unheard,
-            };
+            claimed = self.claim_again(self.ask_store()).await;
         }
     }
 
@@ -409,15 +431,17 @@ impl<S: Sender> Driver<S> {
 impl<S> Driver<S> {
     fn tell(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
-        self.claims.observer.queued(self.spent.queued);
-        self.claims.flights.end(&self.flight, End { what, fence, spent: self.spent });
+        let spent = self.spent.get();
+        self.claims.observer.queued(spent.queued);
+        self.claims.flights.end(&self.flight, End { what, fence, spent });
     }
 
     /// Like [`Self::tell`], but those who come later may still join and get the same.
     fn announce(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
-        self.claims.observer.queued(self.spent.queued);
-        self.claims.flights.announce(&self.flight, End { what, fence, spent: self.spent });
+        let spent = self.spent.get();
+        self.claims.observer.queued(spent.queued);
+        self.claims.flights.announce(&self.flight, End { what, fence, spent });
     }
 
     fn tell_nobody(&mut self) {
@@ -469,18 +493,5 @@ impl Claims {
             self.observer.store_error(operation, error);
         }
         answered
-    }
-}
-
-/// Spreads the polls of many waiters over time: half to one and a half of [`POLL`].
-fn jitter(ask: &Ask) -> Duration {
-    let spread = (ask.owner.0 as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54;
-    POLL / 2 + POLL * (spread as u32) / 1024
-}
-
-async fn woken_or_polled(wake: Wake, pause: Duration) -> Woken {
-    match timeout(pause, wake).await {
-        Ok(Ok(woken)) => woken,
-        Ok(Err(_)) | Err(_) => Woken::Again,
     }
 }

@@ -4,12 +4,17 @@
 //! [`Ticket`] and waits for the flight's end. This module is synchronous but for the waiting itself: no map guard
 //! outlives a statement, and nothing here talks to the store or the shop.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
 };
 
 use dashmap::{DashMap, Entry};
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::store::{Key, hash::Short};
@@ -55,6 +60,23 @@ struct Seats {
     taken: usize,
     /// How many have ever come on board.
     boarded: usize,
+    /// Who waits for the end, by ticket, in the order in which they came.
+    waiting: SmallVec<[(usize, Waker); 1]>,
+}
+
+impl Seats {
+    fn wait(&mut self, ticket: usize, waker: &Waker) {
+        match self.waiting.binary_search_by_key(&ticket, |(number, _)| *number) {
+            Ok(at) => self.waiting[at].1.clone_from(waker),
+            Err(at) => self.waiting.insert(at, (ticket, waker.clone())),
+        }
+    }
+
+    fn wait_no_more(&mut self, ticket: usize) {
+        if let Ok(at) = self.waiting.binary_search_by_key(&ticket, |(number, _)| *number) {
+            self.waiting.remove(at);
+        }
+    }
 }
 
 /// One run of one request. `E` is how it ended.
@@ -66,14 +88,14 @@ pub struct Flight<E> {
     seats: Mutex<Seats>,
     deserted: Notify,
     end: OnceLock<E>,
-    ended: Notify,
 }
 
 impl<E> Flight<E> {
     fn new(key: Option<Key>, body: Option<Key>) -> Self {
-        let seats = Mutex::new(Seats { phase: Phase::Waiting, taken: 1, boarded: 1 });
-        let (forgotten, deserted, ended) = (AtomicBool::new(false), Notify::new(), Notify::new());
-        Self { key, body, forgotten, seats, deserted, end: OnceLock::new(), ended }
+        let seats =
+            Mutex::new(Seats { phase: Phase::Waiting, taken: 1, boarded: 1, waiting: SmallVec::new() });
+        let (forgotten, deserted) = (AtomicBool::new(false), Notify::new());
+        Self { key, body, forgotten, seats, deserted, end: OnceLock::new() }
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -139,6 +161,8 @@ impl<E> Flight<E> {
 pub struct Ticket<E> {
     flights: Arc<Flights<E>>,
     flight: Arc<Flight<E>>,
+    /// The how manieth it is of its flight.
+    number: usize,
     role: Role,
 }
 
@@ -155,14 +179,15 @@ impl<E: Clone> Ticket<E> {
     /// How the flight ended. Those who wait learn it in the order in which they came. It always comes: a task that
     /// dies says so itself (see [`super::driver::Driver`]).
     pub async fn end(&mut self) -> E {
-        loop {
-            // Made before the look, so that an end that comes between the two is not missed.
-            let ended = self.flight.ended.notified();
-            if let Some(end) = self.flight.end.get() {
-                return end.clone();
-            }
-            ended.await;
+        poll_fn(|cx| self.poll_end(cx)).await
+    }
+
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<E> {
+        if self.flight.end.get().is_none() {
+            // The end is written before those are woken who wait, so one that is missed here wakes us.
+            self.flight.seats().wait(self.number, cx.waker());
         }
+        self.flight.end.get().map_or(Poll::Pending, |end| Poll::Ready(end.clone()))
     }
 }
 
@@ -174,6 +199,7 @@ impl<E> Drop for Ticket<E> {
         let withdrawn = {
             let mut seats = self.flight.seats();
             seats.taken -= 1;
+            seats.wait_no_more(self.number);
             if seats.taken == 0 && matches!(seats.phase, Phase::Waiting | Phase::Closed) {
                 seats.phase = Phase::Withdrawn;
             }
@@ -233,7 +259,8 @@ impl<E: Clone> Flights<E> {
 
     fn begin(self: &Arc<Self>, flight: Arc<Flight<E>>) -> Joined<E> {
         self.running.fetch_add(1, Relaxed);
-        let ticket = Ticket { flights: Arc::clone(self), flight: Arc::clone(&flight), role: Role::Leader };
+        let (flights, role) = (Arc::clone(self), Role::Leader);
+        let ticket = Ticket { flights, flight: Arc::clone(&flight), number: 1, role };
         Joined::Begin(ticket, flight)
     }
 
@@ -260,7 +287,8 @@ impl<E: Clone> Flights<E> {
         seats.taken += 1;
         seats.boarded += 1;
         self.followers.fetch_add(1, Relaxed);
-        Boarded::Yes(Ticket { flights: Arc::clone(self), flight: Arc::clone(flight), role: Role::Follower })
+        let (flights, role) = (Arc::clone(self), Role::Follower);
+        Boarded::Yes(Ticket { flights, flight: Arc::clone(flight), number: seats.boarded, role })
     }
 
     /// Says how a flight ended, to everybody on it. Nobody new comes on board afterwards: whoever comes later asks
@@ -275,7 +303,10 @@ impl<E: Clone> Flights<E> {
     pub fn announce(&self, flight: &Arc<Flight<E>>, end: E) {
         // A flight ends once; what was said first stands.
         if flight.end.set(end).is_ok() {
-            flight.ended.notify_waiters();
+            let waiting = std::mem::take(&mut flight.seats().waiting);
+            for (_, waker) in waiting {
+                waker.wake();
+            }
         }
     }
 

@@ -211,7 +211,7 @@ impl Body for Reply {
 /// A request body that was read whole.
 pub struct Collected {
     pub bytes: Bytes,
-    pub trailers: Option<HeaderMap>,
+    pub trailers: Option<Box<HeaderMap>>,
     /// Counts against the budget for as long as the bytes are held.
     pub lent: Lent,
 }
@@ -310,7 +310,7 @@ pub async fn collect(
                     });
                 }
             }
-            Err(frame) => trailers = frame.into_trailers().ok(),
+            Err(frame) => trailers = frame.into_trailers().ok().map(Box::new),
         }
     }
     Ok(Collected { bytes: pieces.join(), trailers, lent })

@@ -232,14 +232,10 @@ pub fn to_client(id: &HeaderValue, headers: &mut HeaderMap) {
     headers.insert(X_REQUEST_ID, id.clone());
 }
 
-/// Says how long the body is. What says so already stays as it is.
-pub fn set_length(headers: &mut HeaderMap, length: u64) {
+/// Whether this length, and no other, is said.
+pub fn says_length(headers: &HeaderMap, length: usize) -> bool {
     let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
-    let first = said.next();
-    if said.next().is_none() && first.is_some_and(|said| said == itoa::Buffer::new().format(length)) {
-        return;
-    }
-    headers.insert(header::CONTENT_LENGTH, number(length));
+    said.next().is_some_and(|said| said == itoa::Buffer::new().format(length)) && said.next().is_none()
 }
 
 /// A number as a field value; `HeaderValue::from` costs several times as much.

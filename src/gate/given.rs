@@ -37,13 +37,13 @@ pub(super) fn leaders_answer(
         Kept::Dropped => Bytes::new(),
     };
     // Without a body its length is that of an answer to HEAD, which only the shop knows (RFC 9110 section 9.3.2).
-    let is_empty = body.is_empty();
+    let (is_empty, length) = (body.is_empty(), body.len());
     let data = Some(body).filter(|_| !is_empty);
     let mut response = Response::new(Reply::Whole { data, delivered, lent: Some(own.lent) });
     *response.status_mut() = own.status;
     *response.headers_mut() = own.headers;
     forward::to_client(id, response.headers_mut());
-    if !is_empty {
+    if !is_empty && !forward::says_length(response.headers(), length) {
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     replay::decorate(response.headers_mut(), How::Lead(stored), 0);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use tokio::{
     sync::mpsc,
@@ -76,10 +76,10 @@ impl Lead {
             renewing,
             desk,
             begun: Begun::default(),
-            sent_at: Cell::new(Instant::now()),
+            sent_at: Cell::default(),
             counted: Cell::new(false),
             relay: RefCell::default(),
-            outgoing: Cell::new(Some(whole(*request, body, idempotency_key))),
+            outgoing: Cell::new(Box::new(Some(whole(*request, body, idempotency_key)))),
         });
         Self { core, course, lent: Cell::new(Some(lent)) }
     }
@@ -87,14 +87,12 @@ impl Lead {
 
 /// The request as it goes to the shop, but for its fence.
 fn whole(parts: Parts, body: Bytes, idempotency_key: Option<HeaderValue>) -> Request<ToShop> {
-    let length =
-        (!body.is_empty() || parts.headers.contains_key(header::CONTENT_LENGTH)).then_some(body.len());
+    let length = body.len();
+    let is_framed = length > 0 || parts.headers.contains_key(header::CONTENT_LENGTH);
     let mut request = send::outgoing(parts, ToShop::whole(body));
     let headers = request.headers_mut();
-    headers.remove(header::TRANSFER_ENCODING);
-    match length {
-        None => {}
-        Some(length) => forward::set_length(headers, length as u64),
+    if is_framed && !forward::says_length(headers, length) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     // A kept answer is given to clients that did not ask for it themselves: no coding suits them all but this.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -111,7 +109,7 @@ impl Sender for Lead {
         let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
         let patience = core.gate.config.upstreams[route.upstream].answer_timeout;
         let now = Instant::now();
-        course.sent_at.set(now);
+        course.sent_at.set(Some(now));
         course.counted.set(false);
         let exchange = Exchange { core: Rc::clone(core), course: Rc::clone(course), fence: hold.fence };
         let mut running = Box::pin(exchange.run());
@@ -176,19 +174,20 @@ struct Course {
     renewing: Renewing,
     desk: Rc<Desk>,
     begun: Begun,
-    sent_at: Cell<Instant>,
+    sent_at: Cell<Option<Instant>>,
     /// A request is counted once, also where its answer comes after it was given up.
     counted: Cell<bool>,
     /// To the leader's client. Once it is gone, the client sees that its answer has broken off.
     relay: RefCell<Option<mpsc::Sender<Piece>>>,
     /// Here as long as not one byte has left; each attempt takes it, and gives it back if it came to nothing.
-    outgoing: Cell<Outgoing>,
+    outgoing: Cell<Box<Outgoing>>,
 }
 
 impl Course {
     fn count(&self, core: &Core, upstream: usize, class: CodeClass) {
         if !self.counted.replace(true) {
-            core.gate.upstream_answered(upstream, class, self.sent_at.get().elapsed());
+            let took = self.sent_at.get().map_or(Duration::ZERO, |sent_at| sent_at.elapsed());
+            core.gate.upstream_answered(upstream, class, took);
         }
     }
 
@@ -203,58 +202,68 @@ impl Course {
 
 impl Exchange {
     async fn run(self) -> Sent {
-        let Self { core, course, fence } = &self;
-        let route = &core.gate.config.routes[course.route];
+        let route = &self.core.gate.config.routes[self.course.route];
         let Some(guard) = &route.guard else { return Sent::NotSent(NotSent::Unreachable) };
-        let mut outgoing = course.outgoing.take();
-        if let Some(request) = &mut outgoing {
-            request.headers_mut().insert(forward::FENCE, forward::number(fence.0));
-        }
-        let sent =
-            match core.upstreams[route.upstream].send(&mut outgoing, Purpose::Once, &course.begun).await {
-                Ok(sent) => sent,
-                Err(error) => {
-                    course.count(core, route.upstream, CodeClass::None);
-                    core.gate.upstream_failed(route.upstream, &error);
-                    return match error {
-                        SendError::Unreachable { .. } | SendError::NoServer => {
-                            course.outgoing.set(outgoing);
-                            Sent::NotSent(NotSent::Unreachable)
-                        }
-                        SendError::Broken { .. } => lost(LostCause::Reset),
-                    };
-                }
-            };
-        course.desk.server.set(Some(sent.server));
-        let (parts, body) = sent.response.into_parts();
-        course.count(core, route.upstream, CodeClass::of(parts.status.as_u16()));
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it (RFC 9110 section 15.2.2): whatever the shop means, it is no answer.
-            return lost(LostCause::Reset);
-        }
-        renew::of_answer(core, &course.renewing, &parts.headers).await;
-        match capture(body, guard.record_max, Lent::none(&core.gate.buffers)).await {
+        let (parts, body) = match self.begin(route.upstream).await {
+            Ok(response) => response.into_parts(),
+            Err(came) => return came,
+        };
+        match capture(body, guard.record_max, Lent::none(&self.core.gate.buffers)).await {
             Captured::Whole(body, lent) => {
                 let seen = Seen::Whole(&body);
                 let judged = guard.done_when.judge_seen(parts.status, &parts.headers, seen, guard.record_max);
-                let answer = record::record(parts.status, &parts.headers, &body, *fence, unix_now());
+                let answer = record::record(parts.status, &parts.headers, &body, self.fence, unix_now());
                 self.give(parts, judged, None, lent);
                 self.answered(answer, judged)
             }
             Captured::Broken => lost(LostCause::Truncated),
-            Captured::TooLarge { begun, rest } => {
-                let judged =
-                    guard.done_when.judge_seen(parts.status, &parts.headers, Seen::Begun, guard.record_max);
-                let answer = record::tombstone(parts.status, &parts.headers, *fence, unix_now());
-                let (relay, stream) = mpsc::channel(RELAY_DEPTH);
-                self.give(parts, judged, Some(stream), Lent::none(&core.gate.buffers));
-                *course.relay.borrow_mut() = Some(relay);
-                // In a box: few answers are that large.
-                match Box::pin(pass_on(begun, rest, course)).await {
-                    Passed::Whole => self.answered(answer, judged),
-                    Passed::Broken => lost(LostCause::Truncated),
-                }
+            // In a box: few answers are that large.
+            Captured::TooLarge { begun, rest } => Box::pin(self.relay(guard, parts, begun, rest)).await,
+        }
+    }
+
+    /// Sends, and gives the head of the shop's answer.
+    async fn begin(&self, upstream: usize) -> Result<Response<FromShop>, Sent> {
+        let Self { core, course, fence } = self;
+        let mut outgoing = course.outgoing.take();
+        if let Some(request) = &mut *outgoing {
+            request.headers_mut().insert(forward::FENCE, forward::number(fence.0));
+        }
+        let sent = match core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun).await {
+            Ok(sent) => sent,
+            Err(error) => {
+                course.count(core, upstream, CodeClass::None);
+                core.gate.upstream_failed(upstream, &error);
+                return Err(match error {
+                    SendError::Unreachable { .. } | SendError::NoServer => {
+                        course.outgoing.set(outgoing);
+                        Sent::NotSent(NotSent::Unreachable)
+                    }
+                    SendError::Broken { .. } => lost(LostCause::Reset),
+                });
             }
+        };
+        course.desk.server.set(Some(sent.server));
+        let status = sent.response.status();
+        course.count(core, upstream, CodeClass::of(status.as_u16()));
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for it (RFC 9110 section 15.2.2): whatever the shop means, it is no answer.
+            return Err(lost(LostCause::Reset));
+        }
+        renew::of_answer(core, &course.renewing, sent.response.headers()).await;
+        Ok(sent.response)
+    }
+
+    /// An answer that is larger than what is kept, or than what there is room for.
+    async fn relay(&self, guard: &Guard, parts: http::response::Parts, begun: Bytes, rest: FromShop) -> Sent {
+        let judged = guard.done_when.judge_seen(parts.status, &parts.headers, Seen::Begun, guard.record_max);
+        let answer = record::tombstone(parts.status, &parts.headers, self.fence, unix_now());
+        let (relay, stream) = mpsc::channel(RELAY_DEPTH);
+        self.give(parts, judged, Some(stream), Lent::none(&self.core.gate.buffers));
+        *self.course.relay.borrow_mut() = Some(relay);
+        match pass_on(begun, rest, &self.course).await {
+            Passed::Whole => self.answered(answer, judged),
+            Passed::Broken => lost(LostCause::Truncated),
         }
     }
 

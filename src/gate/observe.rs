@@ -18,7 +18,11 @@ use super::{
     report::Report,
 };
 use crate::{
-    answer::{judge::Seen, record, refusal::Refusal},
+    answer::{
+        judge::Seen,
+        record,
+        refusal::{Refusal, Wants},
+    },
     claim::Boarding,
     config::{Guard, Mode},
     ops::words::{Phase, Reason},
@@ -61,11 +65,11 @@ impl Observation {
 pub async fn exchange(
     core: &Rc<Core>,
     client: &Rc<Client>,
-    id: &HeaderValue,
+    (id, wants): (&HeaderValue, Wants),
     guard: &Guard,
     mut matched: Matched,
 ) -> Response<Reply> {
-    let mut report = Report::begin(core, client, matched.route, id, &matched.parts);
+    let mut report = Report::begin(core, client, matched.route, (id, wants), &matched.parts);
     let upstream = core.gate.config.routes[matched.route].upstream;
     let read = match find::peeked(core, client, guard, &mut matched).await {
         Err(refusal) => return report.refuse(&refusal, Phase::Read),

@@ -42,19 +42,14 @@ pub async fn of_request(
     matched: &Matched,
     read: Option<&Collected>,
 ) -> Renewing {
-    match core.gate.config.renewals.iter().any(|rule| rule.upstream == upstream) {
-        true => Box::pin(read_identities(core, upstream, matched, read)).await,
-        // Most have no such rule, and are spared the room for reading by one.
-        false => Renewing::default(),
+    if core.gate.config.renewals.iter().all(|rule| rule.upstream != upstream) {
+        return Renewing::default();
     }
+    // In a box: most upstreams have no such rule.
+    Box::pin(by_rules(core, upstream, matched, read)).await
 }
 
-async fn read_identities(
-    core: &Core,
-    upstream: usize,
-    matched: &Matched,
-    read: Option<&Collected>,
-) -> Renewing {
+async fn by_rules(core: &Core, upstream: usize, matched: &Matched, read: Option<&Collected>) -> Renewing {
     let rules = &core.gate.config.renewals;
     let mut renewing = Renewing::default();
     let host = find::host(&matched.parts);
@@ -99,7 +94,7 @@ pub fn is_shown_by_answer(rule: &Renewal, answer: &HeaderMap) -> bool {
 pub async fn of_answer(core: &Core, renewing: &Renewing, answer: &HeaderMap) {
     for (number, key) in &renewing.identities {
         if is_shown_by_answer(&core.gate.config.renewals[*number], answer) {
-            Box::pin(begin(core, *key)).await;
+            begin(core, *key).await;
         }
     }
 }

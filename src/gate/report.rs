@@ -55,14 +55,20 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn begin(core: &Rc<Core>, client: &Client, route: usize, id: &HeaderValue, parts: &Parts) -> Self {
+    pub fn begin(
+        core: &Rc<Core>,
+        client: &Client,
+        route: usize,
+        (id, wants): (&HeaderValue, Wants),
+        parts: &Parts,
+    ) -> Self {
         let trusted = &core.gate.config.listeners[client.listener].trusted_proxies;
         Self {
             core: Rc::clone(core),
             route,
             id: id.clone(),
             client: forward::client_address(&client.peer, trusted, &parts.headers),
-            wants: Wants::of(&parts.headers),
+            wants,
             started: Instant::now(),
             read: Duration::ZERO,
             order: String::new(),

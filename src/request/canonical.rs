@@ -185,14 +185,17 @@ pub fn print_query(raw: &str, ignore: &[Ignore]) -> String {
     out
 }
 
-fn query_pairs<'a>(raw: &'a str, ignore: &[Ignore]) -> Vec<Pair<'a>> {
+fn query_pairs<'a>(raw: &'a str, ignore: &[Ignore]) -> impl Iterator<Item = Pair<'a>> {
     sorted(query::pairs(raw.as_bytes()), |name| ignore.iter().any(|rule| rule.is_query(name)))
 }
 
 /// Sorts by the variable that PHP stores a field in and keeps the order within one variable: there the last one
 /// wins, and the order of an array's items can matter. The names stay as they were sent, for readers other than PHP.
-fn sorted<'a>(pairs: impl Iterator<Item = Pair<'a>>, is_ignored: impl Fn(&[u8]) -> bool) -> Vec<Pair<'a>> {
-    let mut keyed: Vec<(Cow<'a, [u8]>, Pair<'a>)> = Vec::with_capacity(32);
+fn sorted<'a>(
+    pairs: impl Iterator<Item = Pair<'a>>,
+    is_ignored: impl Fn(&[u8]) -> bool,
+) -> impl Iterator<Item = Pair<'a>> {
+    let mut keyed: Vec<(Cow<'a, [u8]>, Pair<'a>)> = Vec::new();
     for pair in pairs {
         let php_name = php_name_of(&pair.0);
         if !is_ignored(&php_name) {
@@ -200,7 +203,7 @@ fn sorted<'a>(pairs: impl Iterator<Item = Pair<'a>>, is_ignored: impl Fn(&[u8]) 
         }
     }
     keyed.sort_by(|one, other| query::base(&one.0).cmp(query::base(&other.0)));
-    keyed.into_iter().map(|(_, pair)| pair).collect()
+    keyed.into_iter().map(|(_, pair)| pair)
 }
 
 fn php_name_of<'a>(name: &Cow<'a, [u8]>) -> Cow<'a, [u8]> {
@@ -221,7 +224,7 @@ fn sorted_parts<'a>(multipart: &'a Multipart, ignore: &[Ignore]) -> Vec<&'a supe
     keyed.into_iter().map(|(_, part)| part).collect()
 }
 
-fn feed_pairs(pairs: Vec<Pair<'_>>, digest: &mut Digest<'_>) {
+fn feed_pairs<'a>(pairs: impl Iterator<Item = Pair<'a>>, digest: &mut Digest<'_>) {
     for (name, value) in pairs {
         digest.tag(b'p');
         digest.part(&name);
@@ -257,7 +260,7 @@ fn json<'a>(document: &'a Document, ignore: &[Ignore]) -> Cow<'a, [u8]> {
     document.canonical(&skip)
 }
 
-fn print_pairs(pairs: Vec<Pair<'_>>, out: &mut String) {
+fn print_pairs<'a>(pairs: impl Iterator<Item = Pair<'a>>, out: &mut String) {
     for (name, value) in pairs {
         push_line(&name, &value, out);
     }

@@ -15,6 +15,7 @@ use super::lookup::{Kind, Lookup, VALUE_BYTES_MAX, VALUES_MAX, Value, Values};
 
 mod escape;
 mod parse;
+mod shape;
 mod write;
 
 /// How deep arrays and objects may nest.
@@ -124,7 +125,7 @@ impl Document {
         if text.len() > TEXT_BYTES_MAX {
             return Err(JsonProblem::TooLong);
         }
-        if std::str::from_utf8(&text).is_err() {
+        if !text.is_ascii() && std::str::from_utf8(&text).is_err() {
             return Err(JsonProblem::NotUtf8);
         }
         let Parsed { nodes, unescaped } = parse::parse(&text)?;

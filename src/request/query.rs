@@ -123,8 +123,11 @@ pub enum Plus {
 /// Percent-decodes once. What is no escape stays as it is, as PHP and the URL standard have it.
 #[must_use]
 pub fn decode(text: &[u8], plus: Plus) -> Cow<'_, [u8]> {
-    let has_plus = plus == Plus::IsSpace && memchr::memchr(b'+', text).is_some();
-    if !has_plus && memchr::memchr(b'%', text).is_none() {
+    let first = match plus {
+        Plus::IsSpace => memchr::memchr2(b'+', b'%', text),
+        Plus::IsItself => memchr::memchr(b'%', text),
+    };
+    if first.is_none() {
         return Cow::Borrowed(text);
     }
     let mut out = Vec::with_capacity(text.len());

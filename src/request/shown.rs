@@ -65,8 +65,12 @@ fn text(secret: &Secret, bytes: &[u8], show: Show) -> String {
         digest.part(bytes);
         return format!("#{}", digest.finish().short());
     }
-    let mut out = String::with_capacity(bytes.len());
-    for char in String::from_utf8_lossy(bytes).chars() {
+    let text = String::from_utf8_lossy(bytes);
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.into_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
         if char.is_control() || turns_text(char) {
             let _ = write!(out, "{}", char.escape_unicode());
         } else {
@@ -77,6 +81,9 @@ fn text(secret: &Secret, bytes: &[u8], show: Show) -> String {
 }
 
 fn cut(text: String) -> String {
+    if text.len() <= SHOWN_CHARS_MAX {
+        return text;
+    }
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         None => text,
         Some((at, _)) => text[..at].to_owned(),
@@ -90,7 +97,8 @@ fn turns_text(char: char) -> bool {
 
 /// 13 to 19 digits that pass the Luhn check, in one run, or with spaces and dashes between them.
 fn holds_card_number(text: &[u8]) -> bool {
-    holds_card_run(text, b"") || holds_card_run(text, b" -")
+    let digits = text.iter().filter(|byte| byte.is_ascii_digit()).count();
+    digits >= 13 && (holds_card_run(text, b"") || holds_card_run(text, b" -"))
 }
 
 fn holds_card_run(text: &[u8], between: &[u8]) -> bool {

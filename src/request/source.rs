@@ -129,7 +129,24 @@ impl Source {
     }
 
     fn walk_on(&self, found: Lookup) -> Lookup {
-        let Lookup::Found(values) = found else { return found };
+        let out = match found {
+            Lookup::Found(values) if self.steps.is_empty() => values,
+            Lookup::Found(values) => match self.step_on(values) {
+                Lookup::Found(values) => values,
+                other => return other,
+            },
+            other => return other,
+        };
+        if out.iter().any(|value| value.bytes.iter().any(u8::is_ascii_control)) {
+            return Lookup::Unreadable("it holds a control byte".into());
+        }
+        if out.iter().any(|value| value.bytes.len() > VALUE_BYTES_MAX) {
+            return too_long();
+        }
+        if out.is_empty() { Lookup::Absent } else { Lookup::Found(out) }
+    }
+
+    fn step_on(&self, values: Values) -> Lookup {
         let mut out = Values::new();
         for value in values {
             match self
@@ -145,13 +162,7 @@ impl Source {
                 return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
             }
         }
-        if out.iter().any(|value| value.bytes.iter().any(u8::is_ascii_control)) {
-            return Lookup::Unreadable("it holds a control byte".into());
-        }
-        if out.iter().any(|value| value.bytes.len() > VALUE_BYTES_MAX) {
-            return too_long();
-        }
-        if out.is_empty() { Lookup::Absent } else { Lookup::Found(out) }
+        Lookup::Found(out)
     }
 
     /// All cookies whose name begins so, sorted. A value is `name=value`, so that two shops on one host, whose

@@ -81,19 +81,25 @@ pub fn claim(cells: &mut impl Cells, now: Millis, ask: &Ask) -> Step<Decision> {
     if !is_readable(cells, ask) {
         return Step { reply: Decision::Busy, effects };
     }
-    for place in named(ask) {
-        if let Look::Run(fence, _) = look(cells, place) {
-            lapse(cells, now, fence, &mut effects);
+    let full = |cells: &_| (Cells::room(cells) == Room::Full).then_some(Decision::Busy);
+    // Most requests are new: where nothing stands anywhere, nothing can lapse or be in the way.
+    let obstacle = if named(ask).all(|place| cells.place(place).is_none()) {
+        full(cells)
+    } else {
+        for place in named(ask) {
+            if let Look::Run(fence, _) = look(cells, place) {
+                lapse(cells, now, fence, &mut effects);
+            }
         }
-    }
-    if let Some(fence) = led_already(cells, ask) {
-        cells.set_state(fence, State::Flight { lease_ends: after(now, ask.lease) });
-        return Step { reply: Decision::Lead(hold(ask, fence)), effects };
-    }
-    let obstacle = fingerprint_says(cells, now, ask)
-        .or_else(|| scope_says(cells, now, ask))
-        .or_else(|| lanes_say(cells, now, ask))
-        .or_else(|| (cells.room() == Room::Full).then_some(Decision::Busy));
+        if let Some(fence) = led_already(cells, ask) {
+            cells.set_state(fence, State::Flight { lease_ends: after(now, ask.lease) });
+            return Step { reply: Decision::Lead(hold(ask, fence)), effects };
+        }
+        fingerprint_says(cells, now, ask)
+            .or_else(|| scope_says(cells, now, ask))
+            .or_else(|| lanes_say(cells, now, ask))
+            .or_else(|| full(cells))
+    };
     let reply = match obstacle {
         Some(decision) => {
             pass_on(cells, ask, &mut effects);
@@ -343,11 +349,11 @@ fn lead(cells: &mut impl Cells, now: Millis, ask: &Ask, effects: &mut Effects) -
     }
     let run = Run {
         owner: ask.owner,
-        lanes: ask.lanes.clone(),
+        lanes: SmallVec::from_slice(&ask.lanes),
         fingerprint: ask.fingerprint,
         scope: ask.scope,
         body: ask.body,
-        generations: ask.generations.clone(),
+        generations: SmallVec::from_slice(&ask.generations),
         in_doubt: ask.in_doubt,
         state: State::Flight { lease_ends: after(now, ask.lease) },
     };
@@ -471,7 +477,7 @@ fn hold(ask: &Ask, fence: Fence) -> Hold {
     Hold {
         owner: ask.owner,
         fence,
-        lanes: ask.lanes.clone(),
+        lanes: SmallVec::from_slice(&ask.lanes),
         fingerprint: ask.fingerprint,
         scope: ask.scope,
         lease: ask.lease,

@@ -63,12 +63,12 @@ impl ToShop {
     }
 
     /// What was collected of a client's body, to be sent on as it came.
-    pub fn collected(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
+    pub fn collected(bytes: Bytes, trailers: Option<Box<HeaderMap>>) -> Self {
         match trailers {
             None => Self::whole(bytes),
             Some(trailers) => {
                 let data = Some(bytes).filter(|bytes| !bytes.is_empty());
-                Self::of(Kind::WithTrailers { data, trailers: Some(Box::new(trailers)) })
+                Self::of(Kind::WithTrailers { data, trailers: Some(trailers) })
             }
         }
     }

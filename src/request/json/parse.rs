@@ -1,10 +1,11 @@
 //! The grammar of RFC 8259: from text to a flat list of nodes. It keeps places, never values, with one exception:
 //! a string with escapes is unescaped here, once. It never recurses deeper than [`DEPTH_MAX`].
 
-use super::{DEPTH_MAX, JsonProblem, NODES_MAX, escape};
+use super::{DEPTH_MAX, JsonProblem, NODES_MAX, escape, shape::Shape};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) enum NodeKind {
+    #[default]
     Null,
     True,
     False,
@@ -34,7 +35,7 @@ pub(super) struct Name {
 }
 
 /// One value. Its items or members follow it in the list.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Node {
     /// What the value is called, if it is a member of an object.
     pub(super) name: Name,
@@ -42,8 +43,36 @@ pub(super) struct Node {
     /// The node after this one's own.
     pub(super) next: u32,
     pub(super) kind: NodeKind,
-    /// Whether its text is what `write` would write for it.
+    /// Of an array or object, whether its text is what `write` would write for it.
     pub(super) stands: bool,
+    /// Of an item of an array; see `shape`.
+    pub(super) row: Row,
+}
+
+impl Node {
+    /// Whether its text is what `write` would write for it.
+    #[inline]
+    pub(super) fn stands(&self) -> bool {
+        self.stands && self.kind != NodeKind::Escaped
+    }
+}
+
+/// Whether an object has the names of the item before it, in their order, and neither holds anything but simple values.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) enum Row {
+    #[default]
+    No,
+    Loose,
+    /// And each of its members stands, from the name to the value, as `write` would write it.
+    Tight,
+}
+
+/// A value that holds no others.
+pub(super) struct Leaf {
+    pub(super) span: Span,
+    pub(super) kind: NodeKind,
+    /// Where it ends in the text.
+    pub(super) end: usize,
 }
 
 /// What a text came to.
@@ -59,10 +88,10 @@ pub(super) struct Parsed {
 /// short enough for twice its length to fit a `u32`.
 pub(super) fn parse(text: &[u8]) -> Result<Parsed, JsonProblem> {
     let nodes = Vec::with_capacity((text.len() / 8 + 1).min(NODES_MAX));
-    let mut parser = Parser { text, nodes, unescaped: Vec::new(), stands: true };
-    let (at, byte) = parser.token(0);
-    let at = parser.value(Name::default(), at, byte, 0)?;
-    let (at, _) = parser.token(at);
+    let mut parser = Parser { nodes, unescaped: Vec::new(), stands: true };
+    let (at, byte) = parser.token(text, 0);
+    let at = parser.value(text, Name::default(), at, byte, 0)?;
+    let (at, _) = parser.token(text, at);
     if at == text.len() {
         Ok(Parsed { nodes: parser.nodes, unescaped: parser.unescaped })
     } else {
@@ -77,67 +106,61 @@ struct Opened {
     outer_stands: bool,
 }
 
-struct Parser<'a> {
-    text: &'a [u8],
-    nodes: Vec<Node>,
-    unescaped: Vec<u8>,
+/// The text is not in here but handed on, so that it stays in registers.
+pub(super) struct Parser {
+    pub(super) nodes: Vec<Node>,
+    pub(super) unescaped: Vec<u8>,
     /// Whether what was read of the innermost open array or object stands as `write` would write it.
-    stands: bool,
+    pub(super) stands: bool,
 }
 
 /// Each of these takes the place where something begins and gives the place where it ends.
-impl Parser<'_> {
+impl Parser {
     #[inline(always)]
-    fn value(&mut self, name: Name, at: usize, byte: u8, depth: usize) -> Result<usize, JsonProblem> {
+    fn value(
+        &mut self,
+        text: &[u8],
+        name: Name,
+        at: usize,
+        byte: u8,
+        depth: usize,
+    ) -> Result<usize, JsonProblem> {
         match byte {
-            b'"' => {
-                let end = plain_end(self.text, at + 1);
-                if self.byte(end) == b'"' {
-                    self.push(name, span(at, end + 1), NodeKind::Plain)?;
-                    return Ok(end + 1);
-                }
-                let (span, end) = self.escaped(at + 1, end)?;
-                self.push(name, span, NodeKind::Escaped)?;
+            b'{' => self.object(text, name, at, depth),
+            b'[' => self.array(text, name, at, depth),
+            _ => {
+                let Leaf { span, kind, end } = leaf(text, at, &mut self.unescaped)?;
+                self.stands &= kind != NodeKind::Escaped;
+                self.push(name, span, kind)?;
                 Ok(end)
             }
-            b'-' | b'0'..=b'9' => {
-                let end = number_end(self.text, at, byte)?;
-                self.push(name, span(at, end), NodeKind::Number)?;
-                Ok(end)
-            }
-            b'{' => self.object(name, at, depth),
-            b'[' => self.array(name, at, depth),
-            b't' => self.word(name, at, b"true", NodeKind::True),
-            b'f' => self.word(name, at, b"false", NodeKind::False),
-            b'n' => self.word(name, at, b"null", NodeKind::Null),
-            _ => Err(JsonProblem::Syntax(at)),
         }
     }
 
-    fn object(&mut self, name: Name, start: usize, depth: usize) -> Result<usize, JsonProblem> {
+    fn object(&mut self, text: &[u8], name: Name, start: usize, depth: usize) -> Result<usize, JsonProblem> {
         let opened = self.open(name, start, NodeKind::Object, depth)?;
         let mut last = Name::default();
-        let (mut at, mut byte) = self.token(start + 1);
+        let (mut at, mut byte) = self.token(text, start + 1);
         if byte != b'}' {
             loop {
                 if byte != b'"' {
                     return Err(JsonProblem::Syntax(at));
                 }
                 let name;
-                (name, at) = self.name(at)?;
+                (name, at) = self.name(text, at)?;
                 if name.begins <= last.begins {
-                    self.compare(last, name, &opened);
+                    self.compare(text, last, name, &opened);
                 }
                 last = name;
-                (at, byte) = self.token(at);
+                (at, byte) = self.token(text, at);
                 if byte != b':' {
                     return Err(JsonProblem::Syntax(at));
                 }
-                (at, byte) = self.token(at + 1);
-                at = self.value(name, at, byte, depth + 1)?;
-                (at, byte) = self.token(at);
+                (at, byte) = self.token(text, at + 1);
+                at = self.value(text, name, at, byte, depth + 1)?;
+                (at, byte) = self.token(text, at);
                 match byte {
-                    b',' => (at, byte) = self.token(at + 1),
+                    b',' => (at, byte) = self.token(text, at + 1),
                     b'}' => break,
                     _ => return Err(JsonProblem::Syntax(at)),
                 }
@@ -146,15 +169,21 @@ impl Parser<'_> {
         Ok(self.close(&opened, at + 1))
     }
 
-    fn array(&mut self, name: Name, start: usize, depth: usize) -> Result<usize, JsonProblem> {
+    fn array(&mut self, text: &[u8], name: Name, start: usize, depth: usize) -> Result<usize, JsonProblem> {
         let opened = self.open(name, start, NodeKind::Array, depth)?;
-        let (mut at, mut byte) = self.token(start + 1);
+        let mut shape = Shape::default();
+        let (mut at, mut byte) = self.token(text, start + 1);
         if byte != b']' {
             loop {
-                at = self.value(Name::default(), at, byte, depth + 1)?;
-                (at, byte) = self.token(at);
+                let item = self.nodes.len();
+                at = self.value(text, Name::default(), at, byte, depth + 1)?;
+                // An alike item may hold an empty array where this one does not.
+                if byte == b'{' && depth + 2 < DEPTH_MAX && shape.keep(text, &self.nodes, item) {
+                    at = self.alike(text, &shape, at);
+                }
+                (at, byte) = self.token(text, at);
                 match byte {
-                    b',' => (at, byte) = self.token(at + 1),
+                    b',' => (at, byte) = self.token(text, at + 1),
                     b']' => break,
                     _ => return Err(JsonProblem::Syntax(at)),
                 }
@@ -191,24 +220,27 @@ impl Parser<'_> {
     }
 
     #[inline(always)]
-    fn name(&mut self, at: usize) -> Result<(Name, usize), JsonProblem> {
-        match short_string(self.text, at + 1) {
+    fn name(&mut self, text: &[u8], at: usize) -> Result<(Name, usize), JsonProblem> {
+        match short_string(text, at + 1) {
             Some((begins, length)) => {
                 let end = at + length + 2;
                 Ok((Name { begins, span: span(at, end) }, end))
             }
-            None => self.any_name(at),
+            None => self.any_name(text, at),
         }
     }
 
     #[inline(never)]
-    fn any_name(&mut self, at: usize) -> Result<(Name, usize), JsonProblem> {
-        let end = plain_end(self.text, at + 1);
-        let (span, end) = match self.byte(end) {
+    fn any_name(&mut self, text: &[u8], at: usize) -> Result<(Name, usize), JsonProblem> {
+        let end = plain_end(text, at + 1);
+        let (span, end) = match byte(text, end) {
             b'"' => (span(at, end + 1), end + 1),
-            _ => self.escaped(at + 1, end)?,
+            _ => {
+                self.stands = false;
+                escaped(text, at + 1, &mut self.unescaped)?
+            }
         };
-        let value = string(self.text, &self.unescaped, span);
+        let value = string(text, &self.unescaped, span);
         let begins = match value.first_chunk() {
             Some(eight) => u64::from_be_bytes(*eight),
             None => value.iter().chain(&[0; 8]).take(8).fold(0, |sum, &byte| sum << 8 | u64::from(byte)),
@@ -216,57 +248,26 @@ impl Parser<'_> {
         Ok((Name { begins, span }, end))
     }
 
-    /// A string that is not plain from `at` on.
-    #[cold]
-    fn escaped(&mut self, mut plain: usize, mut at: usize) -> Result<(Span, usize), JsonProblem> {
-        self.stands = false;
-        let start = self.text.len() + self.unescaped.len();
-        loop {
-            self.unescaped.extend_from_slice(&self.text[plain..at]);
-            plain = match self.byte(at) {
-                b'"' => return Ok((span(start, self.text.len() + self.unescaped.len()), at + 1)),
-                b'\\' => escape::take(self.text, at, &mut self.unescaped).ok_or(JsonProblem::Syntax(at))?,
-                _ => return Err(JsonProblem::Syntax(at)),
-            };
-            at = plain_end(self.text, plain);
-        }
-    }
-
     /// Notes where a member stands before one whose name is smaller.
-    fn compare(&mut self, last: Name, name: Name, object: &Opened) {
+    fn compare(&mut self, text: &[u8], last: Name, name: Name, object: &Opened) {
         let is_first = self.nodes.len() == object.node + 1;
-        let read = |name: Name| string(self.text, &self.unescaped, name.span);
+        let read = |name: Name| string(text, &self.unescaped, name.span);
         self.stands &= is_first || name.begins == last.begins && read(name) >= read(last);
-    }
-
-    fn word(&mut self, name: Name, start: usize, word: &[u8], kind: NodeKind) -> Result<usize, JsonProblem> {
-        if !self.text[start..].starts_with(word) {
-            return Err(JsonProblem::Syntax(start));
-        }
-        let end = start + word.len();
-        self.push(name, span(start, end), kind)?;
-        Ok(end)
     }
 
     /// The next byte that is no white space, and its place. Most JSON is sent without any.
     #[inline(always)]
-    fn token(&mut self, at: usize) -> (usize, u8) {
-        let byte = self.byte(at);
-        if byte > b' ' { (at, byte) } else { self.after_space(at) }
+    pub(super) fn token(&mut self, text: &[u8], at: usize) -> (usize, u8) {
+        let byte = byte(text, at);
+        if byte > b' ' { (at, byte) } else { self.after_space(text, at) }
     }
 
-    fn after_space(&mut self, mut at: usize) -> (usize, u8) {
+    fn after_space(&mut self, text: &[u8], mut at: usize) -> (usize, u8) {
         self.stands = false;
-        while matches!(self.byte(at), b' ' | b'\t' | b'\n' | b'\r') {
+        while matches!(byte(text, at), b' ' | b'\t' | b'\n' | b'\r') {
             at += 1;
         }
-        (at, self.byte(at))
-    }
-
-    /// A byte of the text, or 0 behind it, which JSON has nowhere.
-    #[inline(always)]
-    fn byte(&self, at: usize) -> u8 {
-        byte(self.text, at)
+        (at, byte(text, at))
     }
 
     #[inline]
@@ -275,18 +276,94 @@ impl Parser<'_> {
             return Err(JsonProblem::TooMany);
         }
         let next = self.nodes.len() as u32 + 1;
-        self.nodes.push(Node { name, span, next, kind, stands: kind != NodeKind::Escaped });
+        self.nodes.push(Node { name, span, next, kind, stands: true, row: Row::No });
         Ok(())
     }
 }
 
+/// A byte of the text, or 0 behind it, which JSON has nowhere.
 #[inline(always)]
 fn byte(text: &[u8], at: usize) -> u8 {
     text.get(at).copied().unwrap_or(0)
 }
 
+/// A value that holds no other: no array and no object, or an empty one.
+#[inline(always)]
+pub(super) fn leaf(text: &[u8], start: usize, unescaped: &mut Vec<u8>) -> Result<Leaf, JsonProblem> {
+    let (end, kind) = match byte(text, start) {
+        b'"' => {
+            let end = plain_end(text, start + 1);
+            if byte(text, end) != b'"' {
+                return any_leaf(text, start, unescaped);
+            }
+            (end + 1, NodeKind::Plain)
+        }
+        b'1'..=b'9' => match short_number_end(text, start) {
+            Some(end) => (end, NodeKind::Number),
+            None => return any_leaf(text, start, unescaped),
+        },
+        _ => return any_leaf(text, start, unescaped),
+    };
+    Ok(Leaf { span: span(start, end), kind, end })
+}
+
+#[inline(never)]
+fn any_leaf(text: &[u8], start: usize, unescaped: &mut Vec<u8>) -> Result<Leaf, JsonProblem> {
+    let first = byte(text, start);
+    let (length, kind) = match &text[start.min(text.len())..] {
+        [b'"', ..] => {
+            let (span, end) = escaped(text, start + 1, unescaped)?;
+            return Ok(Leaf { span, kind: NodeKind::Escaped, end });
+        }
+        [b'-' | b'0'..=b'9', ..] => (number_end(text, start, first)? - start, NodeKind::Number),
+        [b't', b'r', b'u', b'e', ..] => (4, NodeKind::True),
+        [b'f', b'a', b'l', b's', b'e', ..] => (5, NodeKind::False),
+        [b'n', b'u', b'l', b'l', ..] => (4, NodeKind::Null),
+        [b'[', b']', ..] => (2, NodeKind::Array),
+        [b'{', b'}', ..] => (2, NodeKind::Object),
+        _ => return Err(JsonProblem::Syntax(start)),
+    };
+    let end = start + length;
+    Ok(Leaf { span: span(start, end), kind, end })
+}
+
+/// A string with escapes, from its first byte behind the quote on.
+#[cold]
+fn escaped(text: &[u8], mut plain: usize, unescaped: &mut Vec<u8>) -> Result<(Span, usize), JsonProblem> {
+    let start = text.len() + unescaped.len();
+    loop {
+        let at = plain_end(text, plain);
+        unescaped.extend_from_slice(&text[plain..at]);
+        plain = match byte(text, at) {
+            b'"' => return Ok((span(start, text.len() + unescaped.len()), at + 1)),
+            b'\\' => escape::take(text, at, unescaped).ok_or(JsonProblem::Syntax(at))?,
+            _ => return Err(JsonProblem::Syntax(at)),
+        };
+    }
+}
+
+/// The end of a number of less than eight bytes without a sign and an exponent, as most are.
+#[inline(always)]
+fn short_number_end(text: &[u8], start: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(*text.get(start..)?.first_chunk()?);
+    // A digit becomes a number below ten, to which so much can be added without its highest bit being set.
+    let numbers = word ^ (ONES * 0x30);
+    let mut others = (numbers | numbers.wrapping_add(ONES * 0x76)) & (ONES * 0x80);
+    let digits = others.trailing_zeros();
+    let (mut end, mut next) = (digits / 8, word.checked_shr(digits & !7)? as u8);
+    if next == b'.' {
+        others &= others - 1;
+        let fraction = others.trailing_zeros();
+        if fraction == digits + 8 {
+            return None;
+        }
+        (end, next) = (fraction / 8, word.checked_shr(fraction & !7)? as u8);
+    }
+    (next | 0x20 != b'e').then_some(start + end as usize)
+}
+
 /// RFC 8259 section 6. Only the extent of a number is found; its text is its value.
-#[inline]
 fn number_end(text: &[u8], start: usize, first: u8) -> Result<usize, JsonProblem> {
     let mut at = match first {
         b'1'..=b'9' => start + 1 + digits(text, start + 1),
@@ -344,23 +421,36 @@ fn short_string(text: &[u8], start: usize) -> Option<(u64, usize)> {
 
 /// Where the first quote, backslash or control character stands, at `at` or behind it.
 #[inline(always)]
-fn plain_end(text: &[u8], mut at: usize) -> usize {
-    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk) {
-        let special = special(u64::from_le_bytes(*eight));
-        if special != 0 {
-            return at + (special.trailing_zeros() / 8) as usize;
+fn plain_end(text: &[u8], at: usize) -> usize {
+    let sixteen = text.get(at..).and_then(<[u8]>::first_chunk::<16>);
+    sixteen.and_then(special_at).map_or_else(|| long_plain_end(text, at), |first| at + first)
+}
+
+#[inline(never)]
+fn long_plain_end(text: &[u8], at: usize) -> usize {
+    let (blocks, few) = text.get(at..).unwrap_or_default().as_chunks();
+    for (index, block) in blocks.iter().enumerate() {
+        if let Some(first) = special_at(block) {
+            return at + 16 * index + first;
         }
-        at += 8;
     }
-    while text.get(at).is_some_and(|&byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        at += 1;
+    let is_special = |&byte: &u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    text.len() - few.len() + few.iter().position(is_special).unwrap_or(few.len())
+}
+
+#[inline(always)]
+fn special_at(block: &[u8; 16]) -> Option<usize> {
+    let both = u128::from_le_bytes(*block);
+    match (special(both as u64), special((both >> 64) as u64)) {
+        (0, 0) => None,
+        (0, second) => Some(8 + second.trailing_zeros() as usize / 8),
+        (first, _) => Some(first.trailing_zeros() as usize / 8),
     }
-    at
 }
 
 /// The text's length was checked to fit, and what its escapes stand for is never longer than they are.
 #[inline(always)]
-fn span(start: usize, end: usize) -> Span {
+pub(super) fn span(start: usize, end: usize) -> Span {
     Span { start: start as u32, end: end as u32 }
 }
 

@@ -6,16 +6,18 @@ use std::borrow::Cow;
 
 use super::{
     Document, ROOT, escape,
-    parse::{Node, NodeKind, Span},
+    parse::{Node, NodeKind, Row, Span},
 };
 
 pub(super) fn canonical<'a>(document: &'a Document, skip: &[u32]) -> Cow<'a, [u8]> {
-    let mut writer = Writer { document, skip, out: Vec::new(), members: Vec::new() };
+    let (out, members, row) = (Vec::new(), Vec::new(), Vec::new());
+    let mut writer = Writer { document, skip, out, members, row, row_end: ROOT };
     let root = document.node(ROOT);
     if writer.stands(ROOT, root) {
         return Cow::Borrowed(document.text(root.span));
     }
-    writer.out.reserve(document.text.len());
+    writer.out.reserve(document.text.len() + BLOCK);
+    writer.members.reserve(16);
     writer.value(ROOT);
     Cow::Owned(writer.out)
 }
@@ -26,11 +28,18 @@ struct Writer<'a> {
     out: Vec<u8>,
     /// The members of the objects that are being written, those of an inner object behind those of an outer one.
     members: Vec<Member>,
+    /// The members of the last object of simple values, in the order in which they were written, counted from its
+    /// node; and the node behind it.
+    row: Vec<u32>,
+    row_end: u32,
 }
 
 /// What its name begins with (see [`super::parse::Name`]), and its node. Nodes are numbered in the order in which they
 /// stand, so members of one name keep their order.
 type Member = (u64, u32);
+
+/// How much is copied at once of what is short: without a look at how short it is, that is two instructions.
+const BLOCK: usize = 32;
 
 impl Writer<'_> {
     /// The recursion is bounded by `json::DEPTH_MAX`.
@@ -39,30 +48,31 @@ impl Writer<'_> {
         match node.kind {
             _ if self.stands(index, node) => self.out.extend_from_slice(self.document.text(node.span)),
             NodeKind::Array => self.array(index),
-            NodeKind::Object => self.object(index),
+            NodeKind::Object => self.object(index, node.next),
             _ => self.string(node.span),
         }
     }
 
     fn array(&mut self, array: u32) {
+        let end = self.document.node(array).next;
+        let mut item = array + 1;
         self.out.push(b'[');
-        for (index, item) in self.document.inner(array).enumerate() {
-            if index > 0 {
-                self.out.push(b',');
-            }
+        while item < end {
+            let next = self.document.node(item).next;
             if self.is_skipped(item) {
                 self.out.push(b'_');
             } else {
                 self.value(item);
             }
+            self.out.push(b',');
+            item = self.alike(next, end);
         }
-        self.out.push(b']');
+        self.close(b']');
     }
 
-    fn object(&mut self, object: u32) {
+    fn object(&mut self, object: u32, end: u32) {
         let document = self.document;
         let first = self.members.len();
-        let end = document.node(object).next;
         let mut at = object + 1;
         while at < end {
             let member = document.node(at);
@@ -78,16 +88,95 @@ impl Writer<'_> {
         }
         self.out.push(b'{');
         for at in first..self.members.len() {
-            if at > first {
-                self.out.push(b',');
-            }
             self.member(self.members[at].1);
+            self.out.push(b',');
         }
-        self.out.push(b'}');
+        self.close(b'}');
+        let is_followed = || document.nodes.get(end as usize).is_some_and(|next| next.row != Row::No);
+        // Each member is one node, and none is left out.
+        if self.members.len() - first == (end - object - 1) as usize && is_followed() {
+            self.row.clear();
+            self.row.extend(self.members[first..].iter().map(|(_, node)| node - object));
+            self.row_end = end;
+        }
         self.members.truncate(first);
     }
 
+    /// Writes the items from `item` on that are alike, if the last object that was written is the one that they are
+    /// like: their members have the same order. Gives the first item that is not written.
+    fn alike(&mut self, item: u32, end: u32) -> u32 {
+        if self.row_end != item || item == end {
+            return item;
+        }
+        let (document, skip, size) = (self.document, self.skip, self.row.len() + 1);
+        let nodes = &document.nodes[item as usize..end as usize];
+        let place = |row: usize| item + (row * size) as u32;
+        let is_whole = |row: usize, object: &Node| !is_touched(skip, place(row), object);
+        let is_tight =
+            |(index, row): &(usize, &[Node])| row[0].row == Row::Tight && is_whole(*index, &row[0]);
+        let mut written = nodes.chunks_exact(size).enumerate().take_while(is_tight).count();
+        if written > 0 {
+            self.tight(&nodes[..written * size], size);
+        }
+        while let Some(object) = nodes.get(written * size)
+            && object.row != Row::No
+            && is_whole(written, object)
+        {
+            self.out.push(b'{');
+            for at in 0..self.row.len() {
+                self.member(place(written) + self.row[at]);
+                self.out.push(b',');
+            }
+            self.close(b'}');
+            self.out.push(b',');
+            written += 1;
+        }
+        self.row_end = place(written);
+        self.row_end
+    }
+
+    /// Writes items of which each member is copied as it stands. What is written is not longer than their text.
+    #[inline(never)]
+    fn tight(&mut self, nodes: &[Node], size: usize) {
+        let text = &self.document.text[..];
+        let length = (nodes[nodes.len() - size].span.end - nodes[0].span.start) as usize;
+        let start = self.out.len();
+        self.out.resize(start + length + BLOCK, 0);
+        let (order, out) = (&self.row[..], &mut self.out[start..]);
+        let mut at = 0;
+        for row in nodes.chunks_exact(size) {
+            let mut before = b'{';
+            for &member in order {
+                let node = &row[member as usize];
+                // With the byte before it. The name is as long as the one that the node names.
+                let name = node.name.span;
+                let from = (node.span.start - (name.end - name.start) - 2) as usize;
+                let length = node.span.end as usize - from;
+                match (out[at..].first_chunk_mut::<BLOCK>(), text[from..].first_chunk()) {
+                    (Some(out), Some(block)) if length <= BLOCK => *out = *block,
+                    _ => out[at..at + length].copy_from_slice(&text[from..from + length]),
+                }
+                out[at] = before;
+                before = b',';
+                at += length;
+            }
+            out[at] = b'}';
+            out[at + 1] = b',';
+            at += 2;
+        }
+        self.out.truncate(start + at);
+    }
+
+    /// Closes an array or object; the comma behind its last value gives way.
     #[inline]
+    fn close(&mut self, bracket: u8) {
+        match self.out.last_mut() {
+            Some(comma @ b',') => *comma = bracket,
+            _ => self.out.push(bracket),
+        }
+    }
+
+    #[inline(always)]
     fn member(&mut self, index: u32) {
         let node = self.document.node(index);
         let name = node.name.span;
@@ -113,17 +202,20 @@ impl Writer<'_> {
     /// Whether the text of a value is what would be written for it.
     #[inline]
     fn stands(&self, index: u32, node: &Node) -> bool {
-        let holds_skipped = || {
-            let next = self.skip.partition_point(|&skipped| skipped <= index);
-            self.skip.get(next).is_some_and(|&skipped| skipped < node.next)
-        };
-        node.stands && (self.skip.is_empty() || !holds_skipped())
+        node.stands() && !is_touched(self.skip, index, node)
     }
 
     #[inline]
     fn is_skipped(&self, node: u32) -> bool {
         !self.skip.is_empty() && self.skip.binary_search(&node).is_ok()
     }
+}
+
+/// Whether a value, or something in it, is left out.
+#[inline]
+fn is_touched(skip: &[u32], index: u32, node: &Node) -> bool {
+    let next = || skip.get(skip.partition_point(|&skipped| skipped < index));
+    !skip.is_empty() && next().is_some_and(|&skipped| skipped < node.next)
 }
 
 #[cfg(test)]
