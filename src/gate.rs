@@ -165,9 +165,8 @@ fn guarded<'a>(
                     .refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, Phase::Read);
             }
         };
-        let named = core.gate.config.admin.is_some().then(|| reading.order.as_str().into());
+        let (named, arrived) = (for_operators(core, &reading), Instant::now());
         report.reading(&mut reading);
-        let arrived = Instant::now();
         let share = match reading.identity {
             IdentityRead::Undeclared => Share::NoIdentity,
             IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
@@ -231,6 +230,11 @@ fn extract(core: &Core, guard: &Guard, matched: &Matched, read: &Collected) -> R
     let host = find::host(&matched.parts);
     let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     request::read(&guard.rules, &core.gate.secret, &view, &content)
+}
+
+/// The order's name, where operators can ask for it.
+fn for_operators(core: &Core, reading: &Reading) -> Option<std::sync::Arc<str>> {
+    core.gate.config.admin.is_some().then(|| reading.order.as_str().into())
 }
 
 fn demand(
