@@ -1,7 +1,9 @@
-//! The operator's listener: `/live`, `/ready`, `/metrics`.
+//! The operator's listener: `/live`, `/ready`, `/metrics`, and `/orders` for what is under way or in doubt.
 //!
-//! It stands outside of the way of a request and never touches one. It answers nothing that holds an order, a path
-//! or a cookie, and takes no body.
+//! It stands outside of the way of a request and never touches one. What it says of an order is what the log shows of
+//! it; a path or a cookie it never answers, and it takes no body.
+
+mod orders;
 
 use std::{
     convert::Infallible,
@@ -30,9 +32,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::ops::{
-    log::{Level, Log, json_string},
-    metrics::{self, Metrics},
+use self::orders::Orders;
+use crate::{
+    gate::Gate,
+    ops::{
+        log::{Level, Log, json_string},
+        metrics::{self, Metrics},
+    },
 };
 
 const CONNECTIONS_MAX: usize = 64;
@@ -75,6 +81,7 @@ pub struct AdminState {
     token: Option<Token>,
     /// A host name that is ours besides `localhost`; lower-case, without a port.
     name: Option<String>,
+    orders: Option<Orders>,
 }
 
 impl Token {
@@ -95,7 +102,13 @@ impl AdminState {
         let stage = AtomicU8::new(Stage::Starting as u8);
         let name = name.map(|name| name.to_ascii_lowercase());
         let (blockers, notes) = (Mutex::default(), Mutex::default());
-        Self { stage, blockers, notes, metrics, log, token, name }
+        Self { stage, blockers, notes, metrics, log, token, name, orders: None }
+    }
+
+    /// Operators may ask for this gate's orders, and resolve them.
+    #[must_use]
+    pub fn with_orders(self, gate: Arc<Gate>) -> Self {
+        Self { orders: Some(Orders::of(gate)), ..self }
     }
 
     pub fn set_stage(&self, stage: Stage) {
@@ -198,7 +211,7 @@ async fn accept(listener: &Listener) -> io::Result<Accepted> {
 async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + 'static, hosts: Hosts, state: Arc<AdminState>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(&request, hosts, &state).map(Full::new)) }
+        async move { Ok::<_, Infallible>(respond(&request, hosts, &state).await.map(Full::new)) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -209,9 +222,24 @@ async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + 'static, hosts: Ho
     let _ = tokio::time::timeout(CONNECTION_TIMEOUT, served).await;
 }
 
+/// What takes time to answer, and what does not.
+async fn respond<B>(request: &Request<B>, hosts: Hosts, state: &AdminState) -> Response<Bytes> {
+    let path = request.uri().path();
+    let Some(orders) = state.orders.as_ref().filter(|_| orders::are_asked_for(path)) else {
+        return answer(request, hosts, state);
+    };
+    if hosts == Hosts::OurOwn && !is_our_own(request, state.name.as_deref()) {
+        return misdirected();
+    }
+    match may_look(request.headers(), state) {
+        May::NotLook => unauthorized(),
+        May::Look => orders.answer(request).await,
+    }
+}
+
 fn answer<B>(request: &Request<B>, hosts: Hosts, state: &AdminState) -> Response<Bytes> {
     if hosts == Hosts::OurOwn && !is_our_own(request, state.name.as_deref()) {
-        return plain(StatusCode::MISDIRECTED_REQUEST, "this listener does not answer to that name\n");
+        return misdirected();
     }
     let known = matches!(request.uri().path(), "/live" | "/ready" | "/metrics");
     if known && request.method() != Method::GET && request.method() != Method::HEAD {
@@ -228,13 +256,19 @@ fn answer<B>(request: &Request<B>, hosts: Hosts, state: &AdminState) -> Response
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             response
         }
-        "/metrics" => {
-            let mut response = plain(StatusCode::UNAUTHORIZED, "a token is needed\n");
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            response
-        }
-        _ => plain(StatusCode::NOT_FOUND, "there are /live, /ready and /metrics\n"),
+        "/metrics" => unauthorized(),
+        _ => plain(StatusCode::NOT_FOUND, "there are /live, /ready, /metrics and /orders\n"),
     }
+}
+
+fn misdirected() -> Response<Bytes> {
+    plain(StatusCode::MISDIRECTED_REQUEST, "this listener does not answer to that name\n")
+}
+
+fn unauthorized() -> Response<Bytes> {
+    let mut response = plain(StatusCode::UNAUTHORIZED, "a token is needed\n");
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

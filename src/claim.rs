@@ -7,6 +7,7 @@
 pub mod driver;
 pub mod flight;
 pub mod lane;
+pub mod roll;
 
 use std::{
     sync::{
@@ -22,7 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
-    store::{Fence, Hold, InDoubtPolicy, Judged, Key, OnStoreDown, Owner, Record, Store, StoreError},
+    store::{
+        Claimed, Ending, Fence, Hold, InDoubtPolicy, Judged, Key, OnStoreDown, Owner, Record, Store,
+        StoreError,
+    },
 };
 
 pub use flight::{Boarding, Joined, Role};
@@ -42,6 +46,8 @@ pub struct Demand {
     pub on_store_down: OnStoreDown,
     pub followers_max: usize,
     pub lane_depth_max: usize,
+    /// The order as the log shows it, where somebody can ask what runs.
+    pub order: Option<Arc<str>>,
 }
 
 /// What sending came to.
@@ -65,6 +71,17 @@ pub struct Answered {
 pub enum Keep {
     Not,
     For { unseen: Duration, seen: Duration },
+}
+
+impl Keep {
+    /// How the flight of such an answer ends.
+    fn ending(self, answer: Arc<Record>, judged: Judged) -> Ending {
+        match (judged, self) {
+            (Judged::Done, Self::For { unseen, seen }) => Ending::Done { record: answer, unseen, seen },
+            (Judged::Done, Self::Not) => Ending::DoneUnkept { answer },
+            (Judged::Failed, Self::For { .. } | Self::Not) => Ending::Failed { answer },
+        }
+    }
 }
 
 pub struct Lost {
@@ -174,6 +191,8 @@ pub struct Claims {
     owners: AtomicU64,
     pub flights: Arc<Flights>,
     pub lanes: Arc<lane::Lanes>,
+    /// For operators: what runs here, by the orders' names.
+    pub roll: Arc<roll::Roll>,
     pub observer: Arc<dyn Observer>,
     /// Every flight's task, so that a drain can wait for them.
     pub tasks: TaskTracker,
@@ -197,10 +216,21 @@ impl Claims {
         replica: u64,
         observer: Arc<dyn Observer>,
     ) -> Arc<Self> {
-        let flights = Arc::default();
-        let lanes = Arc::default();
+        let (flights, lanes, roll) = (Arc::default(), Arc::default(), Arc::default());
         let (tasks, owners, stopping) = (TaskTracker::new(), AtomicU64::new(1), CancellationToken::new());
-        Arc::new(Self { store, lease, deadline, replica, owners, flights, lanes, observer, tasks, stopping })
+        Arc::new(Self {
+            store,
+            lease,
+            deadline,
+            replica,
+            owners,
+            flights,
+            lanes,
+            roll,
+            observer,
+            tasks,
+            stopping,
+        })
     }
 
     /// Waits until every flight of this process is over. Call it only once nothing new is let in, and cancel
@@ -246,5 +276,20 @@ impl Claims {
                 Part::Seat(ticket)
             }
         }
+    }
+}
+
+/// What a claim is counted as.
+fn outcome(claimed: &Result<Claimed, StoreError>) -> ClaimOutcome {
+    match claimed {
+        Ok(Claimed::Lead(_)) => ClaimOutcome::Lead,
+        Ok(Claimed::Follow { .. }) => ClaimOutcome::Follow,
+        Ok(Claimed::Replay(_)) => ClaimOutcome::Replay,
+        Ok(Claimed::Resolved { .. }) => ClaimOutcome::Resolved,
+        Ok(Claimed::Queue { .. }) => ClaimOutcome::Queue,
+        Ok(Claimed::InDoubt { .. }) => ClaimOutcome::InDoubt,
+        Ok(Claimed::Mismatch) => ClaimOutcome::Mismatch,
+        Ok(Claimed::Busy) => ClaimOutcome::Busy,
+        Err(_) => ClaimOutcome::Error,
     }
 }

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 pub mod check;
 pub mod demo;
 pub mod explain;
+pub mod orders;
 pub mod run;
 mod signals;
 
@@ -53,6 +54,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what a configuration makes of one request, and why
     Explain(explain::ExplainArgs),
+    /// What is under way and in doubt at a running process; resolve an order in doubt, forget a kept answer
+    Orders(orders::OrdersArgs),
     /// Show the difference on this machine: a naive shop, double clicks, callbacks, direct and through the gate
     Demo(demo::DemoArgs),
 }
@@ -72,6 +75,7 @@ pub fn main(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) ->
             Command::Run(args) => run::main(args),
             Command::Check(args) => check::main(&args),
             Command::Explain(args) => explain::main(&args),
+            Command::Orders(args) => orders::main(&args),
             Command::Demo(args) => demo::main(&args),
         },
         Err(error) => {

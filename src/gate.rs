@@ -165,13 +165,13 @@ fn guarded<'a>(
                     .refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, Phase::Read);
             }
         };
+        let (named, arrived) = (for_operators(core, &reading), Instant::now());
         report.reading(&mut reading);
-        let arrived = Instant::now();
         let share = match reading.identity {
             IdentityRead::Undeclared => Share::NoIdentity,
             IdentityRead::Present | IdentityRead::Absent => Share::SameIdentity,
         };
-        let demand = demand(guard, matched.route, &reading, renewing.generations());
+        let demand = demand(guard, matched.route, &reading, renewing.generations(), named);
         if let Some(refusal) = no_room(core, &reading) {
             return report.refuse(&refusal, Phase::Claim);
         }
@@ -232,11 +232,17 @@ fn extract(core: &Core, guard: &Guard, matched: &Matched, read: &Collected) -> R
     request::read(&guard.rules, &core.gate.secret, &view, &content)
 }
 
+/// The order's name, where operators can ask for it.
+fn for_operators(core: &Core, reading: &Reading) -> Option<std::sync::Arc<str>> {
+    core.gate.config.admin.is_some().then(|| reading.order.as_str().into())
+}
+
 fn demand(
     guard: &Guard,
     route: usize,
     reading: &Reading,
     generations: smallvec::SmallVec<[crate::store::Key; 1]>,
+    order: Option<std::sync::Arc<str>>,
 ) -> Demand {
     Demand {
         route,
@@ -253,6 +259,7 @@ fn demand(
         on_store_down: guard.on_store_down,
         followers_max: guard.followers_max,
         lane_depth_max: guard.lane_depth_max,
+        order,
     }
 }
 

@@ -18,8 +18,9 @@
 //!
 //! * [`ops`]: words, metrics, log and header fields: the vocabulary below everything.
 //! * [`config`]: what was typed (`file`) and what it means (`check`). Nothing later sees raw text.
-//! * [`server`]: puts all of it together: start, the store's clock, drain. [`admin`]: health and metrics.
-//! * [`cli`]: `run`, `check`, `explain`, `demo`.
+//! * [`server`]: puts all of it together: start, the store's clock, drain. [`admin`]: health, metrics, and an
+//!   operator's word on orders in doubt.
+//! * [`cli`]: `run`, `check`, `explain`, `orders`, `demo`.
 //!
 //! What may import what is written down, and kept, in `tests/tidy.rs`.
 //!

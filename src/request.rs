@@ -15,6 +15,7 @@ pub mod fingerprint;
 pub mod json;
 pub mod lookup;
 pub mod multipart;
+pub mod named;
 pub mod query;
 mod reading;
 #[cfg(test)]

@@ -129,7 +129,8 @@ impl Server {
         let (store, notices) = Stores::open(&mut config)?;
         let gate = assemble(config, store.seam(), io::stdout())?;
         notices.log(&gate.log);
-        let admin = Arc::new(AdminState::new(Arc::clone(&gate.metrics), Arc::clone(&gate.log), token, None));
+        let admin = AdminState::new(Arc::clone(&gate.metrics), Arc::clone(&gate.log), token, None);
+        let admin = Arc::new(admin.with_orders(Arc::clone(&gate)));
         let stop = Stop::default();
         let (cores, threads) = Cores::start(&gate, &stop, owned)?;
         let (accepting, admin_stop) = (CancellationToken::new(), CancellationToken::new());

@@ -17,14 +17,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::waiting::woken_or_polled;
 use super::{
-    Answered, Boarding, Claims, Demand, End, Ended, Keep, Later, Lost, NotSent, Sender, Sent, Spent, flight,
+    Answered, Boarding, Claims, Demand, End, Ended, Later, Lost, NotSent, Sender, Sent, Spent, flight,
     lane::Places,
+    roll::{Listed, Stage},
 };
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
     store::{
-        Ask, Claimed, Ending, Fence, Hold, Judged, May, OnStoreDown, Owner, Renewed, Reply, Settled,
-        StoreError, Woken,
+        Ask, Claimed, Ending, Fence, Hold, May, OnStoreDown, Owner, Renewed, Reply, Settled, StoreError,
+        Woken,
     },
 };
 
@@ -47,6 +48,8 @@ pub struct Driver<S> {
     boarding: Boarding,
     on_store_down: OnStoreDown,
     lane_depth_max: usize,
+    /// Its line for operators.
+    listed: Listed,
     sender: S,
     spent: Cell<Spent>,
     told: bool,
@@ -84,6 +87,7 @@ struct Asking {
 /// The futures of ways that are seldom gone are boxed, so that the task of a flight has no room for them.
 impl<S: Sender> Driver<S> {
     pub fn new(claims: Arc<Claims>, flight: Arc<Flight>, demand: Demand, sender: S) -> Self {
+        let listed = claims.roll.list_if_named(&demand, &flight);
         let ask = Ask {
             // Each time it asks anew, it does so as somebody else.
             owner: Owner(0),
@@ -98,7 +102,19 @@ impl<S: Sender> Driver<S> {
         };
         let Demand { route, boarding, on_store_down, lane_depth_max, .. } = demand;
         let (spent, told) = (Cell::default(), false);
-        Self { claims, flight, ask, on_store_down, route, boarding, lane_depth_max, sender, spent, told }
+        Self {
+            claims,
+            flight,
+            ask,
+            on_store_down,
+            route,
+            boarding,
+            lane_depth_max,
+            listed,
+            sender,
+            spent,
+            told,
+        }
     }
 
     /// Runs the flight to its end. In a box: a task's future is moved several times until it has its place.
@@ -134,12 +150,14 @@ impl<S: Sender> Driver<S> {
                 Box::pin(self.abandon(&hold)).await;
                 return self.tell_nobody();
             }
+            self.listed.sets_out(hold.fence);
             let came = send(&self.claims, &self.sender, &hold, sent).await;
             self.spend(|spent| spent.upstream = sent.elapsed());
             match came {
                 Sent::Answered(answered) => return self.settle(hold, answered).await,
                 Sent::Lost(lost) => return Box::pin(self.lost(&hold, places, lost)).await,
                 Sent::NotSent(NotSent::Unreachable) => {
+                    self.listed.waits(Stage::Queued);
                     Box::pin(self.abandon(&hold)).await;
                     let others_wait = self.flight.clients() > 1;
                     if attempt >= ATTEMPTS_MAX || !others_wait || !self.flight.come_back() {
@@ -208,7 +226,7 @@ impl<S: Sender> Driver<S> {
     async fn ask_on(&mut self, mut asking: Asking, mut claimed: Result<Claimed, StoreError>) -> Asked {
         let mut known_before = 0;
         loop {
-            let now = self.claimed(&asking, outcome(&claimed));
+            let now = self.claimed(&asking, super::outcome(&claimed));
             let Ok(what) = claimed else { return Asked::Unheard };
             let (following, wake) = match what {
                 Claimed::Lead(hold) => return Asked::Lead(Arc::new(hold), now),
@@ -220,6 +238,7 @@ impl<S: Sender> Driver<S> {
                     return Asked::End(Ended::Resolved { remaining }, None);
                 }
                 Claimed::InDoubt { remaining, .. } => {
+                    self.listed.in_doubt();
                     return Asked::End(Ended::InDoubt { remaining }, None);
                 }
                 Claimed::Mismatch => return Asked::End(Ended::Mismatch, None),
@@ -237,6 +256,7 @@ impl<S: Sender> Driver<S> {
                     (None, wake)
                 }
             };
+            self.listed.waits(if following.is_some() { Stage::Following } else { Stage::Queued });
             let woken = tokio::select! {
                 biased;
                 woken = woken_or_polled(wake, &self.ask) => woken,
@@ -289,7 +309,7 @@ impl<S: Sender> Driver<S> {
     async fn settle(&mut self, hold: Arc<Hold>, answered: Answered) {
         let Answered { answer, judged, keep } = answered;
         let ended = Ended::Answered { answer: Arc::clone(&answer), judged, hold: Arc::clone(&hold) };
-        let ending = ending(answer, judged, keep);
+        let ending = keep.ending(answer, judged);
         let settled = match self.claims.store.settle(&hold, ending.clone()).at_once() {
             Ok(settled @ Ok(_)) => settled,
             Ok(Err(error)) => self.failed(StoreOp::Settle, error),
@@ -338,6 +358,7 @@ impl<S: Sender> Driver<S> {
         // If the store cannot be told, the lease runs out there and leads to the same state.
         let settle = || self.claims.store.settle(hold, Ending::InDoubt);
         let _ = self.call_again(StoreOp::Settle, settle(), settle).await;
+        self.listed.in_doubt();
         self.tell(Ended::Lost(cause), Some(hold.fence));
         // Who waits for the lane is to learn of the doubt now, not when the shop answers.
         drop(places);
@@ -352,7 +373,7 @@ impl<S: Sender> Driver<S> {
             () = self.claims.stopping.cancelled() => return,
         };
         let Ok(Some(answered)) = answered else { return };
-        let ending = ending(answered.answer, answered.judged, answered.keep);
+        let ending = answered.keep.ending(answered.answer, answered.judged);
         if let Ok(settled) = self.call(StoreOp::Settle, self.claims.store.settle(hold, ending)).await {
             self.count(settled);
         }
@@ -472,27 +493,5 @@ impl Claims {
             self.observer.store_error(operation, error);
         }
         answered
-    }
-}
-
-fn ending(answer: Arc<crate::store::Record>, judged: Judged, keep: Keep) -> Ending {
-    match (judged, keep) {
-        (Judged::Done, Keep::For { unseen, seen }) => Ending::Done { record: answer, unseen, seen },
-        (Judged::Done, Keep::Not) => Ending::DoneUnkept { answer },
-        (Judged::Failed, Keep::For { .. } | Keep::Not) => Ending::Failed { answer },
-    }
-}
-
-fn outcome(claimed: &Result<Claimed, StoreError>) -> ClaimOutcome {
-    match claimed {
-        Ok(Claimed::Lead(_)) => ClaimOutcome::Lead,
-        Ok(Claimed::Follow { .. }) => ClaimOutcome::Follow,
-        Ok(Claimed::Replay(_)) => ClaimOutcome::Replay,
-        Ok(Claimed::Resolved { .. }) => ClaimOutcome::Resolved,
-        Ok(Claimed::Queue { .. }) => ClaimOutcome::Queue,
-        Ok(Claimed::InDoubt { .. }) => ClaimOutcome::InDoubt,
-        Ok(Claimed::Mismatch) => ClaimOutcome::Mismatch,
-        Ok(Claimed::Busy) => ClaimOutcome::Busy,
-        Err(_) => ClaimOutcome::Error,
     }
 }

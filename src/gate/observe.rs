@@ -121,7 +121,7 @@ async fn would(
     reading: &Reading,
     renewing: &Renewing,
 ) -> (Reason, Option<Hold>) {
-    let demand = super::demand(guard, route, reading, renewing.generations());
+    let demand = super::demand(guard, route, reading, renewing.generations(), None);
     let ask = Ask {
         owner: Owner(core.random()),
         lanes: demand.lanes,

@@ -31,7 +31,8 @@ pub fn read(rules: &Rules, secret: &Secret, view: &View<'_>, content: &Content) 
     let event = first_found(&rules.event, view, content)?;
     let identity = read_identity(&rules.identity, view, content)?;
 
-    let mut lanes: SmallVec<[Key; 1]> = order.keys.iter().map(|key| lane(rules, secret, key)).collect();
+    let mut lanes: SmallVec<[Key; 1]> =
+        order.keys.iter().map(|key| lane_of(&rules.upstream, secret, texts(key))).collect();
     lanes.sort_unstable();
     lanes.dedup();
 
@@ -130,7 +131,7 @@ impl Parts<'_> {
         keys.sort_by(|one, other| texts(one).cmp(texts(other)));
         digest.length(keys.len());
         for key in keys {
-            feed_texts(key, &mut digest);
+            feed(texts(key), &mut digest);
         }
         digest.finish()
     }
@@ -152,10 +153,14 @@ fn upper_case(method: &str) -> Cow<'_, [u8]> {
 
 /// A lane is the order's alone: not the route's, not the host's, not the identity's, so that checkout, callback and
 /// browser return of one order meet. The number 7 and the string "7" are one order.
-fn lane(rules: &Rules, secret: &Secret, key: &KeyParts) -> Key {
+pub(super) fn lane_of<'t>(
+    upstream: &str,
+    secret: &Secret,
+    parts: impl ExactSizeIterator<Item = &'t [u8]>,
+) -> Key {
     let mut digest = Digest::new(secret, "lane");
-    digest.part(rules.upstream.as_bytes());
-    feed_texts(key, &mut digest);
+    digest.part(upstream.as_bytes());
+    feed(parts, &mut digest);
     digest.finish()
 }
 
@@ -275,14 +280,14 @@ fn feed_keys(found: Option<&Found<'_>>, digest: &mut Digest<'_>) {
     }
 }
 
-fn feed_texts(key: &KeyParts, digest: &mut Digest<'_>) {
-    digest.length(key.len());
-    for text in texts(key) {
+fn feed<'t>(texts: impl ExactSizeIterator<Item = &'t [u8]>, digest: &mut Digest<'_>) {
+    digest.length(texts.len());
+    for text in texts {
         digest.part(text);
     }
 }
 
-fn texts(key: &KeyParts) -> impl Iterator<Item = &[u8]> {
+fn texts(key: &KeyParts) -> impl ExactSizeIterator<Item = &[u8]> {
     key.iter().map(|value| value.bytes.as_slice())
 }
 

@@ -46,13 +46,26 @@ enum Show {
     Hashed,
 }
 
+/// An order key that an operator typed, as the log would show the one that came from these sources.
+pub(super) fn typed(rules: &Rules, secret: &Secret, sources: &[Source], parts: &[&str]) -> String {
+    let shown = sources.iter().zip(parts).map(|(source, part)| {
+        let hidden = rules.order_hash || source.is_secret();
+        text(secret, part.as_bytes(), if hidden { Show::Hashed } else { Show::Clear })
+    });
+    cut(shown.collect::<Vec<_>>().join("+"))
+}
+
 fn value(secret: &Secret, value: &Value, show: Show) -> String {
-    if show == Show::Hashed || holds_card_number(&value.bytes) {
+    text(secret, &value.bytes, show)
+}
+
+fn text(secret: &Secret, bytes: &[u8], show: Show) -> String {
+    if show == Show::Hashed || holds_card_number(bytes) {
         let mut digest = Digest::new(secret, "shown");
-        digest.part(&value.bytes);
+        digest.part(bytes);
         return format!("#{}", digest.finish().short());
     }
-    let text = String::from_utf8_lossy(&value.bytes);
+    let text = String::from_utf8_lossy(bytes);
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.into_owned();
     }

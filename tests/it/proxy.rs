@@ -9,6 +9,7 @@ mod gate;
 mod headers;
 mod life;
 mod limits;
+mod orders;
 mod patience;
 mod program;
 mod restart;

@@ -116,6 +116,7 @@ impl Kind {
             on_store_down: OnStoreDown::Local,
             followers_max: self.followers_max,
             lane_depth_max: self.lane_depth_max,
+            order: None,
         }
     }
 

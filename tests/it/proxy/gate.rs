@@ -29,6 +29,7 @@ pub(super) struct Typed {
     pub(super) limits: String,
     pub(super) runtime: String,
     pub(super) store: String,
+    pub(super) log: String,
 }
 
 impl Typed {
@@ -47,11 +48,12 @@ impl Typed {
             limits: String::new(),
             runtime: "workers = 2".to_owned(),
             store: String::new(),
+            log: "level = \"error\"\naccess = false".to_owned(),
         }
     }
 
     pub(super) fn text(&self) -> String {
-        let Self { address, listener, servers, upstream, guard, admin, limits, runtime, store } = self;
+        let Self { address, listener, servers, upstream, guard, admin, limits, runtime, store, log } = self;
         let mut shown = String::new();
         for server in servers {
             write!(shown, "\"http://{server}\", ").expect("a text takes everything");
@@ -66,7 +68,7 @@ impl Typed {
              [route.guard]\nmode = \"serial\"\norder = [\"query:id\"]\n\
              [[route]]\nname = \"rest\"\nupstream = \"shop\"\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n{admin}\n\
-             [limits]\n{limits}\n[runtime]\n{runtime}\n[store]\n{store}\n[log]\nlevel = \"error\"\naccess = false\n"
+             [limits]\n{limits}\n[runtime]\n{runtime}\n[store]\n{store}\n[log]\n{log}\n"
         )
     }
 }
