@@ -158,8 +158,9 @@ impl Parser {
             self.nodes.push(Node { name: gap.name, span, next, kind, stands: true, row: Row::No });
             at = end;
         }
-        let (at, byte) = self.token(text, at);
-        (byte == b'}').then_some(at + 1)
+        let (closing, byte) = self.token(text, at);
+        // White space before the brace stands in no gap: such an item is not as tight as its shape says.
+        (byte == b'}' && (closing == at || !shape.is_tight)).then_some(closing + 1)
     }
 
     #[inline(never)]
