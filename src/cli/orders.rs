@@ -24,7 +24,7 @@ pub struct OrdersArgs {
     pub key: Option<String>,
     #[command(subcommand)]
     pub change: Option<Change>,
-    /// The [admin] listener of the process: http://HOST:PORT or unix:/PATH
+    /// The admin listener of the process: http://HOST:PORT or unix:/PATH
     #[arg(
         long,
         global = true,

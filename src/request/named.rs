@@ -17,7 +17,7 @@ pub struct Named {
     pub shown: String,
 }
 
-/// The lanes that a text means under a route's rules, at most [`WAYS_MAX`]; those with the fewest parts first.
+/// The lanes that a text means under a route's rules, at most `WAYS_MAX` (64) of them; those with the fewest parts first.
 #[must_use]
 pub fn lanes_named(rules: &Rules, secret: &Secret, text: &str) -> Vec<Named> {
     let mut found: Vec<Named> = Vec::new();
