@@ -148,7 +148,7 @@ fn spawn(folder: &TempDir, arguments: &[String]) -> Child {
         .expect("redis-server is installed (tests/install)")
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     listener.local_addr().expect("it is bound").port()
 }
