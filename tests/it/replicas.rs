@@ -55,9 +55,12 @@ struct Plan {
     shape: Shape,
     policy: Policy,
     wait_replicas: usize,
+    /// How long a client waits, in seconds.
+    wait_max: u64,
 }
 
-const ALONE: Plan = Plan { name: "alone", shape: Shape::Alone, policy: Policy::Refuse, wait_replicas: 0 };
+const ALONE: Plan =
+    Plan { name: "alone", shape: Shape::Alone, policy: Policy::Refuse, wait_replicas: 0, wait_max: 3 };
 
 struct World {
     replicas: Arc<Replicas>,

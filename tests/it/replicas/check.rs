@@ -9,13 +9,11 @@ use std::{
 use super::{
     HOLD, LEASE, Plan, Policy,
     clients::Asked,
-    faults::{Fault, Kind, Place},
+    faults::{Fault, Place},
     replica::Turn,
     shop::{Run, Said, order_of},
 };
 
-/// Between a claim and the first byte at the shop, on a machine that is busy.
-const CLAIM_MAX: Duration = Duration::from_millis(600);
 /// How far clocks and logs of this test may be behind what they tell of.
 const SLACK: Duration = Duration::from_millis(150);
 /// An answer on its way to those who wait for it.
@@ -107,23 +105,11 @@ impl Book {
     /// The earliest moment at which it may be sent again though nobody knows what became of it.
     fn doubt_over(&self, run: &Run) -> Option<Instant> {
         let reset = run.ended.and_then(|(at, said)| (said == Said::Nothing).then_some(at + HOLD - SLACK));
-        let claimed = self.claimed(run);
         let ended = run.ended.map_or(run.began, |(at, _)| at);
-        let (from, to) = (claimed - CLAIM_MAX, ended + LEASE + WAKE_MAX);
+        let (from, to) = (run.claimed - SLACK, ended + LEASE + WAKE_MAX);
         let broken = self.faults_of(run.replica).any(|fault| fault.from <= to && from <= fault.to);
-        let unheard = broken.then_some(claimed - CLAIM_MAX + LEASE + HOLD);
+        let unheard = broken.then_some(run.claimed - SLACK + LEASE + HOLD);
         reset.into_iter().chain(unheard).min()
-    }
-
-    /// When it may have been claimed, but for [`CLAIM_MAX`]: a replica that was stopped between its claim and the first
-    /// byte claimed before that.
-    fn claimed(&self, run: &Run) -> Instant {
-        self.faults
-            .iter()
-            .filter(|fault| fault.kind == Kind::Stopped && fault.place == Place::Replica(run.replica))
-            .filter(|fault| fault.to <= run.began + SLACK && run.began <= fault.to + CLAIM_MAX)
-            .map(|fault| fault.from)
-            .fold(run.began, Instant::min)
     }
 
     /// Section 7: a failover loses what the old primary was told last, unless a replica of it was waited for. One of the
@@ -133,19 +119,18 @@ impl Book {
         self.plan.wait_replicas == 0
             && self.faults.iter().any(|fault| {
                 let Some(taken) = fault.taken else { return false };
-                fault.from <= earlier.began + BEHIND_MAX
-                    && self.claimed(earlier) <= fault.to + CLAIM_MAX
+                fault.from <= earlier.claimed + BEHIND_MAX
+                    && earlier.claimed <= fault.to + SLACK
                     && taken <= later.began + SLACK
             })
     }
 
     /// Section 2: alive, but cut off for longer than its lease and the hold, which a shop cannot know.
     fn was_out(&self, run: &Run) -> bool {
-        self.faults
-            .iter()
-            .filter(|fault| fault.place == Place::Replica(run.replica) && fault.kind == Kind::Stopped)
-            .filter(|fault| fault.to.duration_since(fault.from) + CLAIM_MAX >= LEASE + HOLD)
-            .any(|fault| fault.to <= run.began + SLACK && run.began <= fault.to + CLAIM_MAX)
+        let ended = run.ended.map_or(run.began, |(at, _)| at);
+        let is_old = run.claimed + LEASE + HOLD <= ended + SLACK;
+        let mut faults = self.faults_of(run.replica);
+        is_old && faults.any(|fault| fault.from <= ended && run.claimed <= fault.to + SLACK)
     }
 
     /// Section 7, `local`: two replicas that are both alone, or one of them, do not know of each other. One replica
@@ -215,11 +200,12 @@ impl Book {
     fn shown(&self, run: &Run) -> String {
         let ended = run.ended.map_or("...".to_owned(), |(at, said)| format!("{} {said:?}", self.at(at)));
         format!(
-            "{} by {}.{} fence {}, {}..{ended}",
+            "{} by {}.{} fence {}, claimed {}, {}..{ended}",
             run.request,
             run.replica,
             run.life,
             run.fence,
+            self.at(run.claimed),
             self.at(run.began)
         )
     }

@@ -18,6 +18,12 @@ use super::{
     servers::{Servers, Shape},
 };
 
+/// A busy machine can be taken for a broken one: how often it is looked whether another primary was chosen by itself, and
+/// how long before that the old one was the only one for certain.
+const LOOK: Duration = Duration::from_millis(250);
+const UNBIDDEN_MAX: Duration = Duration::from_secs(5);
+/// How long after the last order somebody may still ask for it.
+const STRAGGLERS: Duration = Duration::from_secs(9);
 /// Another primary must have been chosen within this.
 const FAILOVER_MAX: Duration = Duration::from_secs(30);
 
@@ -41,6 +47,8 @@ pub(super) enum Kind {
     ReplicaKilled,
     /// All that the store holds is moved to another primary.
     Migrated,
+    /// Another primary was chosen though nothing was broken.
+    Unbidden,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +124,7 @@ async fn break_replica(
                 sleep(length).await;
                 net.set(Link::Replica(replica), Network::Whole);
             }
-            Kind::Stopped | Kind::Ordered | Kind::ReplicaKilled | Kind::Migrated => {
+            Kind::Stopped | Kind::Ordered | Kind::ReplicaKilled | Kind::Migrated | Kind::Unbidden => {
                 replicas.signal(replica, "-STOP");
                 sleep(length).await;
                 replicas.signal(replica, "-CONT");
@@ -130,9 +138,10 @@ async fn break_replica(
 
 fn break_store(servers: &mut Servers, log: &Log, mut dice: Dice, until: Instant) {
     for number in 0.. {
-        thread::sleep(dice.millis(2000..6000));
+        wait(servers, log, Instant::now() + dice.millis(2000..6000));
         if Instant::now() >= until {
-            return;
+            // The last clients come when nothing is broken any more.
+            return wait(servers, log, until + STRAGGLERS);
         }
         let fault = match servers.shape {
             Shape::Alone => pause(servers, &mut dice),
@@ -150,6 +159,25 @@ fn break_store(servers: &mut Servers, log: &Log, mut dice: Dice, until: Instant)
             },
         };
         log.lock().expect("nobody panics with it").push(fault);
+    }
+}
+
+/// Between two faults of the store.
+fn wait(servers: &Servers, log: &Log, until: Instant) {
+    let primary = servers.primary();
+    while Instant::now() < until {
+        thread::sleep(LOOK);
+        if servers.known_primary() == Some(primary) {
+            continue;
+        }
+        let seen = Instant::now();
+        servers.heal();
+        if servers.primary() != primary {
+            let (from, to) = (seen - UNBIDDEN_MAX, Instant::now());
+            let fault = Fault { place: Place::Store, kind: Kind::Unbidden, from, to, taken: Some(from) };
+            log.lock().expect("nobody panics with it").push(fault);
+            return;
+        }
     }
 }
 
@@ -200,7 +228,9 @@ fn fail_over(servers: &mut Servers, dice: &mut Dice) -> Fault {
         Kind::Killed => servers.nodes[primary].kill(),
         Kind::Cut(network) => servers.net.set(Link::Peers(primary), network),
         Kind::Ordered => servers.order_failover(primary),
-        Kind::Stopped | Kind::ReplicaKilled | Kind::Migrated => servers.nodes[primary].signal("-STOP"),
+        Kind::Stopped | Kind::ReplicaKilled | Kind::Migrated | Kind::Unbidden => {
+            servers.nodes[primary].signal("-STOP")
+        }
     }
     if is_behind {
         // What was still under way never arrives.
@@ -215,7 +245,9 @@ fn fail_over(servers: &mut Servers, dice: &mut Dice) -> Fault {
         Kind::Killed => servers.start_again(primary),
         Kind::Cut(_) => servers.net.set(Link::Peers(primary), Network::Whole),
         Kind::Ordered => {}
-        Kind::Stopped | Kind::ReplicaKilled | Kind::Migrated => servers.nodes[primary].signal("-CONT"),
+        Kind::Stopped | Kind::ReplicaKilled | Kind::Migrated | Kind::Unbidden => {
+            servers.nodes[primary].signal("-CONT")
+        }
     }
     servers.heal();
     Fault { place: Place::Store, kind, from, to: Instant::now(), taken }

@@ -1,5 +1,7 @@
 //! What the agreement costs, counted at Redis and measured at the clients; `--nocapture` shows it.
 
+mod loads;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -8,7 +10,7 @@ use std::{
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
-    ALONE, World,
+    ALONE, Plan, World,
     clients::{Asked, post},
     shop::Manner,
 };
@@ -17,8 +19,12 @@ const ANSWER_BYTES: usize = 2000;
 
 impl World {
     async fn steady(work: Duration) -> Self {
+        Self::steady_in(ALONE, work).await
+    }
+
+    async fn steady_in(plan: Plan, work: Duration) -> Self {
         let manner = Manner::Steady { work, bytes: ANSWER_BYTES };
-        let world = Self::start(ALONE, manner, &[]).await;
+        let world = Self::start(plan, manner, &[]).await;
         world.comes_to_rest().await;
         // The scripts are known, and each replica has a connection to the shop.
         for replica in 0..3 {

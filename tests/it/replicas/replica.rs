@@ -175,7 +175,8 @@ fn configuration(plan: Plan, shop: SocketAddr, store: &str) -> String {
         Policy::Refuse => "refuse",
         Policy::Local => "local",
     };
-    let (lease, hold, wait_replicas) = (LEASE.as_secs(), HOLD.as_secs(), plan.wait_replicas);
+    let (lease, hold) = (LEASE.as_secs(), HOLD.as_secs());
+    let Plan { wait_replicas, wait_max, .. } = plan;
     format!(
         r#"
 listener = [{{ address = "127.0.0.1:0" }}]
@@ -202,7 +203,7 @@ order = ["form:order"]
 identity = "none"
 done_when = {{ status = [200] }}
 hold_for = "{hold}s"
-wait_max = "3s"
+wait_max = "{wait_max}s"
 
 [[route]]
 name = "everything-else"

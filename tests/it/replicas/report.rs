@@ -66,6 +66,7 @@ fn faults(book: &Book) -> impl Iterator<Item = (&'static str, usize)> {
         ("redis-ordered", count(&|kind, _| kind == Kind::Ordered)),
         ("redis-replica-kills", count(&|kind, _| kind == Kind::ReplicaKilled)),
         ("slot-moves", count(&|kind, _| kind == Kind::Migrated)),
+        ("failovers-unbidden", count(&|kind, _| kind == Kind::Unbidden)),
         ("failovers", book.faults.iter().filter(|fault| fault.taken.is_some()).count()),
     ]
     .into_iter()

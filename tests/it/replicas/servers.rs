@@ -143,10 +143,20 @@ impl Servers {
 
     /// The node that calls go to, while nothing is broken.
     pub(super) fn primary(&self) -> usize {
+        let mut primary = None;
+        wait("there is one primary", || {
+            primary = self.known_primary();
+            primary.is_some()
+        });
+        primary.expect("it has been waited for")
+    }
+
+    /// The same, where all agree about it.
+    pub(super) fn known_primary(&self) -> Option<usize> {
         match self.shape {
-            Shape::Alone => 0,
-            Shape::Sentinels { .. } => self.chosen().expect("the Sentinels agree"),
-            Shape::Cluster => self.owner().expect("somebody has the slot"),
+            Shape::Alone => Some(0),
+            Shape::Sentinels { .. } => self.chosen(),
+            Shape::Cluster => self.owner(),
         }
     }
 
@@ -300,7 +310,7 @@ fn start_node(shape: Shape, relay: &Relay, settings: &[&str]) -> RedisServer {
             }
             Shape::Cluster => format!(
                 "cluster-enabled yes\ncluster-port {bus}\ncluster-announce-ip 127.0.0.1\n\
-                 cluster-announce-port {announced}\ncluster-announce-bus-port {bus}\ncluster-node-timeout 1000\n\
+                 cluster-announce-port {announced}\ncluster-announce-bus-port {bus}\ncluster-node-timeout 1500\n\
                  cluster-allow-replica-migration no\n"
             ),
         };
@@ -321,7 +331,7 @@ fn sentinel(folder: &Path, port: u16, primary: u16) -> Vec<String> {
     let file = folder.join("sentinel.conf");
     let text = format!(
         "bind 127.0.0.1\nport {port}\nsentinel monitor {MASTER} 127.0.0.1 {primary} 2\n\
-         sentinel down-after-milliseconds {MASTER} 700\nsentinel failover-timeout {MASTER} 3000\n"
+         sentinel down-after-milliseconds {MASTER} 1200\nsentinel failover-timeout {MASTER} 3000\n"
     );
     fs::write(&file, text).expect("its settings");
     vec![file.to_string_lossy().into_owned(), "--sentinel".to_owned()]

@@ -4,7 +4,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -14,6 +14,9 @@ use tokio::{
 };
 
 use super::{clients::read_message, dice::Dice};
+
+/// Longer than any replica is away.
+const LONG_AGO: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Said {
@@ -32,6 +35,8 @@ pub(super) struct Run {
     /// The whole body: which request it is.
     pub(super) request: String,
     pub(super) fence: u64,
+    /// When the store granted it: a fence is the store's clock at that moment, in microseconds.
+    pub(super) claimed: Instant,
     pub(super) began: Instant,
     /// None: it works still.
     pub(super) ended: Option<(Instant, Said)>,
@@ -54,6 +59,8 @@ pub(super) enum Manner {
     Moody(Dice),
     /// Always as long, and with an answer of so many bytes more.
     Steady { work: Duration, bytes: usize },
+    /// Until this moment, whenever it began, and with so many bytes more.
+    Until { moment: Instant, bytes: usize },
 }
 
 impl Manner {
@@ -68,6 +75,9 @@ impl Manner {
                 (dice.millis(50..300), said, 0)
             }
             Self::Steady { work, bytes } => (*work, Said::Done, *bytes),
+            Self::Until { moment, bytes } => {
+                (moment.saturating_duration_since(Instant::now()), Said::Done, *bytes)
+            }
         }
     }
 }
@@ -76,6 +86,7 @@ pub(super) struct Shop {
     /// One for each replica, so that the shop knows who sent what.
     pub(super) addresses: Vec<SocketAddr>,
     log: Arc<Mutex<Vec<Run>>>,
+    desk: Arc<Desk>,
 }
 
 /// What it is to make of its requests.
@@ -100,11 +111,15 @@ impl Shop {
                 }
             });
         }
-        Self { addresses, log }
+        Self { addresses, log, desk }
     }
 
     pub(super) fn runs(&self) -> Vec<Run> {
         self.lock().clone()
+    }
+
+    pub(super) fn works(&self, manner: Manner) {
+        *self.desk.manner.lock().expect("nobody panics with it") = manner;
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -122,7 +137,8 @@ async fn serve(stream: TcpStream, replica: usize, desk: Arc<Desk>) {
     while let Some(message) = read_message(&mut reader).await {
         let fence = message.field("oncegate-fence").parse().unwrap_or(0);
         let life = desk.lives.lock().expect("nobody panics with it")[replica];
-        let run = Run { replica, life, request: message.body, fence, began: Instant::now(), ended: None };
+        let (began, claimed) = (Instant::now(), granted(fence));
+        let run = Run { replica, life, request: message.body, fence, claimed, began, ended: None };
         let (number, (work, said, bytes)) = {
             let mut log = desk.log.lock().expect("nobody panics with it");
             log.push(run.clone());
@@ -135,6 +151,13 @@ async fn serve(stream: TcpStream, replica: usize, desk: Arc<Desk>) {
             return;
         }
     }
+}
+
+/// All clocks of a run are this machine's. One that was not guarded was never granted.
+fn granted(fence: u64) -> Instant {
+    let (now, since) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let age = since.checked_sub(Duration::from_micros(fence)).filter(|age| *age < LONG_AGO);
+    now.checked_sub(age.unwrap_or_default()).unwrap_or(now)
 }
 
 /// Whether the other side still took it.
