@@ -1,7 +1,9 @@
-//! What takes minutes, a quiet machine and an optimised program to measure: `benches/replicas/run`.
+//! What takes a quiet machine and an optimised program to measure: `benches/replicas/run`, which says so by
+//! `ONCEGATE_FIGURES`. Elsewhere it is run for a moment, and its figures mean nothing.
 
 use std::{
     collections::BTreeMap,
+    env,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,13 +25,25 @@ use crate::replicas::{
 };
 
 const CONNECTIONS: u32 = 32;
-const RATE: u32 = 500;
-const WINDOW: Duration = Duration::from_secs(4);
-const ROUNDS: usize = 5;
 
-const STORMS: usize = 200;
-/// Until all of them have come.
-const GATHERING: Duration = Duration::from_secs(8);
+/// How much of it is measured.
+struct Extent {
+    /// Requests a second.
+    rate: u32,
+    window: Duration,
+    rounds: usize,
+    storms: usize,
+    /// Until all storms have come.
+    gathering: Duration,
+}
+
+fn extent() -> Extent {
+    let seconds = Duration::from_secs;
+    match env::var_os("ONCEGATE_FIGURES") {
+        Some(_) => Extent { rate: 500, window: seconds(4), rounds: 5, storms: 200, gathering: seconds(8) },
+        None => Extent { rate: 100, window: seconds(1), rounds: 1, storms: 5, gathering: seconds(1) },
+    }
+}
 
 /// Where a request goes.
 #[derive(Clone, Copy)]
@@ -41,8 +55,8 @@ enum Way {
 // The same requests at the same moments, straight to the shop, through a route without a guard, and through one with it;
 // and a script that does nothing over one connection to the same Redis.
 #[tokio::test]
-#[ignore = "a figure; benches/replicas/run"]
-async fn what_the_guard_adds_at_a_fixed_rate() {
+async fn requests_at_a_fixed_rate_are_all_answered_whichever_way_they_go() {
+    let Extent { rate, window: length, rounds, .. } = extent();
     let world = World::steady(Duration::ZERO).await;
     let port = world.servers.lock().expect("nobody panics with it").nodes[0].port;
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("an address");
@@ -57,12 +71,12 @@ async fn what_the_guard_adds_at_a_fixed_rate() {
         ("one bare EVALSHA", Way::Store),
     ];
     let mut found: BTreeMap<usize, Vec<(Duration, Duration)>> = BTreeMap::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         for (number, (_, way)) in ways.iter().enumerate() {
-            found.entry(number).or_default().push(window(*way, &store, round).await);
+            found.entry(number).or_default().push(window(*way, &store, round, (rate, length)).await);
         }
     }
-    println!("{RATE} a second on {CONNECTIONS} connections, medians of {ROUNDS} windows of {WINDOW:?}");
+    println!("{rate} a second on {CONNECTIONS} connections, medians of {rounds} windows of {length:?}");
     for (number, (name, _)) in ways.iter().enumerate() {
         let median = |of: fn(&(Duration, Duration)) -> Duration| {
             let mut all: Vec<Duration> = found[&number].iter().map(of).collect();
@@ -74,9 +88,14 @@ async fn what_the_guard_adds_at_a_fixed_rate() {
 }
 
 /// p50 and p99.
-async fn window(way: Way, store: &MultiplexedConnection, round: usize) -> (Duration, Duration) {
+async fn window(
+    way: Way,
+    store: &MultiplexedConnection,
+    round: usize,
+    (rate, length): (u32, Duration),
+) -> (Duration, Duration) {
     let (began, mut all) = (tokio::time::Instant::now(), JoinSet::new());
-    let gap = Duration::from_secs(1) / RATE;
+    let gap = Duration::from_secs(1) / rate;
     for connection in 0..CONNECTIONS {
         let mut store = store.clone();
         all.spawn(async move {
@@ -89,7 +108,7 @@ async fn window(way: Way, store: &MultiplexedConnection, round: usize) -> (Durat
                 Way::Store => None,
             };
             let (mut times, mut number) = (Vec::new(), connection);
-            while gap * number < WINDOW {
+            while gap * number < length {
                 sleep_until(began + gap * number).await;
                 let sent = Instant::now();
                 match (&mut http, way) {
@@ -128,16 +147,16 @@ async fn bare(store: &mut MultiplexedConnection) {
     assert_eq!(store.req_packed_command(&call).await, Ok(redis::Value::Int(1)));
 }
 
-// Two hundred orders that a hundred ask for each, over three replicas, all answered by the shop at one moment.
+// Many orders that a hundred ask for each, over three replicas, all answered by the shop at one moment.
 #[tokio::test]
-#[ignore = "a figure; benches/replicas/run"]
-async fn two_hundred_storms_at_once() {
-    let each: usize = std::env::var("ONCEGATE_STORM").map_or(100, |text| text.parse().expect("a number"));
+async fn each_of_many_storms_at_once_is_one_run() {
+    let Extent { storms, gathering, .. } = extent();
+    let each: usize = env::var("ONCEGATE_STORM").map_or(100, |text| text.parse().expect("a number"));
     let world = World::steady_in(Plan { wait_max: 60, ..ALONE }, Duration::ZERO).await;
-    let moment = Instant::now() + GATHERING;
+    let moment = Instant::now() + gathering;
     world.shop.works(Manner::Until { moment, bytes: ANSWER_BYTES });
     let mut all = JoinSet::new();
-    for storm in 0..STORMS {
+    for storm in 0..storms {
         for duplicate in 0..each {
             let replicas = Arc::clone(&world.replicas);
             all.spawn(async move { post(&replicas, duplicate % 3, format!("order={storm}&token=0")).await });
@@ -149,7 +168,7 @@ async fn two_hundred_storms_at_once() {
     let asked = all.join_all().await;
     let runs = world.shop.runs();
     let mut lags = Vec::new();
-    for storm in 0..STORMS {
+    for storm in 0..storms {
         let order = format!("order={storm}");
         let sent: Vec<_> = runs.iter().filter(|run| run.order() == order).collect();
         assert_eq!(sent.len(), 1, "{order}");
@@ -161,11 +180,11 @@ async fn two_hundred_storms_at_once() {
     let told = asked.iter().filter(|asked| ["lead", "follow", "replay"].contains(&verdict(asked))).count();
     lags.sort_unstable();
     println!(
-        "{STORMS} storms of {each} at once: {told} of {} have the answer; from the shop's answer to a storm's last: median \
+        "{storms} storms of {each} at once: {told} of {} have the answer; from the shop's answer to a storm's last: median \
          {:?}, worst {:?}",
         asked.len(),
-        lags[STORMS / 2],
-        lags[STORMS - 1]
+        lags[storms / 2],
+        lags[storms - 1]
     );
     assert_eq!(told, asked.len());
 }
