@@ -25,7 +25,7 @@ const UNBIDDEN_MAX: Duration = Duration::from_secs(5);
 /// How long after the last order somebody may still ask for it.
 const STRAGGLERS: Duration = Duration::from_secs(9);
 /// Another primary must have been chosen within this.
-const FAILOVER_MAX: Duration = Duration::from_secs(30);
+const FAILOVER_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {

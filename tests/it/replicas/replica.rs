@@ -19,7 +19,7 @@ use super::{
 };
 
 /// It must be up within this.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// When a replica said that it goes on without the store, or with it again.
 #[derive(Clone, Copy, Debug)]
