@@ -1,6 +1,8 @@
 //! What the promise allows, told from the shop's own log, the clients' answers and what was broken when. It knows the
 //! guarantees and not the code.
 
+mod tried;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},

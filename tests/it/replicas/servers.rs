@@ -334,7 +334,7 @@ fn sentinel(folder: &Path, port: u16, primary: u16) -> Vec<String> {
     let file = folder.join("sentinel.conf");
     let text = format!(
         "bind 127.0.0.1\nport {port}\nsentinel monitor {MASTER} 127.0.0.1 {primary} 2\n\
-         sentinel down-after-milliseconds {MASTER} 1200\nsentinel failover-timeout {MASTER} 3000\n"
+         sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 3000\n"
     );
     fs::write(&file, text).expect("its settings");
     vec![file.to_string_lossy().into_owned(), "--sentinel".to_owned()]
