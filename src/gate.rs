@@ -42,7 +42,7 @@ use crate::{
     ops::words::{Phase, Reason},
     request::{self, IdentityRead, Reading, Unread},
     store::{Judged, Standing},
-    upstream::ToShop,
+    upstream::{Affinity, ToShop},
 };
 use alarm::Nap;
 use body::{Collected, Reply};
@@ -282,6 +282,7 @@ fn ready(
         lent: read.lent,
         keep: lead::keep(guard, reading.fingerprint.is_some()),
         idempotency_key: idempotency_key(guard, reading),
+        affinity: reading.lanes.first().map(|lane| Affinity::of(&lane.0[..8])),
         renewing,
         desk,
     }

@@ -33,7 +33,7 @@ use crate::{
     ops::words::CodeClass,
     store::{Fence, Hold, InDoubtPolicy, Judged, Record},
     upstream::{
-        Begun, FromShop, Purpose, SendError, ToShop,
+        Affinity, Begun, FromShop, Purpose, SendError, ToShop,
         send::{self, Outgoing},
     },
 };
@@ -63,16 +63,19 @@ pub struct Ready {
     pub lent: Lent,
     pub keep: Keep,
     pub idempotency_key: Option<HeaderValue>,
+    /// Exchanges of one order go to one server, where that is asked for.
+    pub affinity: Option<Affinity>,
     pub renewing: Renewing,
     pub desk: Rc<Desk>,
 }
 
 impl Lead {
     pub fn new(core: Rc<Core>, ready: Ready) -> Self {
-        let Ready { route, request, body, lent, keep, idempotency_key, renewing, desk } = ready;
+        let Ready { route, request, body, lent, keep, idempotency_key, affinity, renewing, desk } = ready;
         let course = Rc::new(Course {
             route,
             keep,
+            affinity,
             renewing,
             desk,
             begun: Begun::default(),
@@ -171,6 +174,7 @@ struct Exchange {
 struct Course {
     route: usize,
     keep: Keep,
+    affinity: Option<Affinity>,
     renewing: Renewing,
     desk: Rc<Desk>,
     begun: Begun,
@@ -229,13 +233,15 @@ impl Exchange {
         if let Some(request) = &mut *outgoing {
             request.headers_mut().insert(forward::FENCE, forward::number(fence.0));
         }
-        let sent = match core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun).await {
+        let sending =
+            core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun, course.affinity);
+        let sent = match sending.await {
             Ok(sent) => sent,
             Err(error) => {
                 course.count(core, upstream, CodeClass::None);
                 core.gate.upstream_failed(upstream, &error);
                 return Err(match error {
-                    SendError::Unreachable { .. } | SendError::NoServer => {
+                    SendError::Unreachable { .. } | SendError::Full { .. } | SendError::NoServer => {
                         course.outgoing.set(outgoing);
                         Sent::NotSent(NotSent::Unreachable)
                     }
