@@ -73,9 +73,7 @@ pub(super) fn give(
         answered: record.status,
         judged,
         next: match (judged, share) {
-            (Judged::Done, Share::Leader | Share::SameIdentity) => {
-                record.headers.get(header::LOCATION).cloned()
-            }
+            (Judged::Done, Share::Leader | Share::SameIdentity) => record.headers.get(&header::LOCATION),
             (Judged::Done, Share::NoIdentity) | (Judged::Failed, _) => None,
         },
     })?;
