@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     answer::judge::DoneWhen,
-    request::{Rules, Secret, source::Source},
+    request::{Rules, Secret, source::Source, verify::Verify},
     route::matcher::Matcher,
     store::{InDoubtPolicy, OnStoreDown},
     upstream::fleet::{FleetSettings, ServerSettings},
@@ -194,6 +194,8 @@ pub enum OnNoKey {
 pub struct Guard {
     pub mode: Mode,
     pub enforce: Enforce,
+    /// The sender's signature, where the route says that there is one (`[route.verify]`).
+    pub verify: Option<Verify>,
     pub rules: Rules,
     pub done_when: DoneWhen,
     /// How long a record lives once its answer was delivered.

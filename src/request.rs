@@ -22,6 +22,7 @@ mod reading;
 mod sample;
 mod shown;
 pub mod source;
+pub mod verify;
 
 pub use self::{
     body::Content,

@@ -1,5 +1,7 @@
 //! What would become of one request, and of one answer to it. Nothing is sent, claimed or kept.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use http::{Method, StatusCode, request::Parts};
 use serde::Serialize;
@@ -13,7 +15,10 @@ use crate::{
         find, forward, lead, renew,
         search::{self, Passed, Search, Step},
     },
-    request::{self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View},
+    request::{
+        self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View,
+        verify::{OnBadSignature, Verified, Verify},
+    },
     route::{
         matcher::Hit,
         path::{self, Readings},
@@ -30,6 +35,7 @@ pub(super) struct Report {
     /// The routes before the one that takes it.
     pub passed: Vec<NotTaken>,
     pub route: Option<Taken>,
+    pub signature: Option<SignatureTold>,
     pub reading: Option<Explanation>,
     pub verdict: Told,
     pub answer: Option<AnswerTold>,
@@ -60,6 +66,14 @@ pub(super) struct Taken {
     pub enforce: bool,
     /// What the path template captured.
     pub captured: Vec<(String, String)>,
+}
+
+/// What the sender's signature is worth.
+#[derive(Debug, Serialize)]
+pub(super) struct SignatureTold {
+    pub scheme: &'static str,
+    pub verified: bool,
+    pub why: String,
 }
 
 /// What would be done with the request.
@@ -106,6 +120,7 @@ pub(super) fn report(config: &Config, raw: RawRequest, answer: Option<RawAnswer>
         path: paths(&readings),
         passed: Vec::new(),
         route: None,
+        signature: None,
         reading: None,
         verdict: pass("no route is looked for"),
         answer: None,
@@ -196,6 +211,19 @@ impl Asked<'_> {
         }
     }
 
+    /// The signature, where the route asks for one.
+    fn signature(&self, guard: &Guard, view: &View<'_>, report: &mut Report) -> Result<(), OnBadSignature> {
+        let Some(verify) = &guard.verify else { return Ok(()) };
+        let checked = verify.check(view, self.body, guard.decoded_max, None);
+        let why = match &checked {
+            Ok(verified) => good(verify, *verified),
+            Err(bad) => bad.to_string(),
+        };
+        report.signature =
+            Some(SignatureTold { scheme: verify.scheme.name(), verified: checked.is_ok(), why });
+        checked.map(|_| ()).map_err(|_| verify.on_bad_signature)
+    }
+
     fn view<'a>(&'a self, params: &'a [(String, String)]) -> View<'a> {
         search::view(self.parts, self.host, &self.readings.path, params)
     }
@@ -245,8 +273,9 @@ impl Asked<'_> {
             Err(refusal) => refuse(&refusal),
             Ok(content) => {
                 report.reading = Some(request::explain(&guard.rules, self.secret, &view, &content));
+                let signed = self.signature(guard, &view, report);
                 let read = request::read(&guard.rules, self.secret, &view, &content);
-                guarded(guard, hit, read)
+                guarded(guard, hit, signed, read)
             }
         };
         report.verdict = match guard.enforce {
@@ -262,6 +291,22 @@ impl Asked<'_> {
     }
 }
 
+/// When a file with a request in it arrived is not known, so a time that was signed is told and not compared.
+fn good(verify: &Verify, verified: Verified) -> String {
+    let Some(at) = verified.at.and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at)))
+    else {
+        return "the sender signed it".to_owned();
+    };
+    let at = humantime::format_rfc3339_seconds(at);
+    match verify.tolerance {
+        Some(tolerance) => {
+            let tolerance = show_duration(tolerance);
+            format!("the sender signed it at {at}; it is good if it arrives within {tolerance} of that")
+        }
+        None => format!("the sender signed it at {at}, which is not compared with the time of arrival"),
+    }
+}
+
 fn paths(readings: &Readings) -> Paths {
     Paths {
         primary: readings.path.clone(),
@@ -272,9 +317,24 @@ fn paths(readings: &Readings) -> Paths {
 }
 
 /// The stages of the gate that say no or stand aside, in its order.
-fn guarded(guard: &Guard, hit: &Hit, read: Result<Reading, Unread>) -> Told {
+fn guarded(
+    guard: &Guard,
+    hit: &Hit,
+    signed: Result<(), OnBadSignature>,
+    read: Result<Reading, Unread>,
+) -> Told {
     if let Some(doubt) = hit.doubt {
         return refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() });
+    }
+    match signed {
+        Ok(()) => {}
+        Err(OnBadSignature::Refuse) => return refuse(&Refusal::BadSignature),
+        Err(OnBadSignature::Pass) => {
+            let because = "sent to the shop unguarded, because its signature is not good: it holds no lane, gets nobody's \
+                answer and leaves none"
+                .to_owned();
+            return Told { verdict: "bypass", refusal: None, status: None, because };
+        }
     }
     match (read, guard.on_no_key) {
         (Ok(reading), _) => {
