@@ -8,7 +8,7 @@ use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    answer::judge::DoneWhen,
+    answer::{judge::DoneWhen, refusal::Busy},
     request::{Rules, Secret, source::Source, verify::Verify},
     route::matcher::Matcher,
     store::{InDoubtPolicy, OnStoreDown},
@@ -197,11 +197,14 @@ pub struct Guard {
     /// The sender's signature, where the route says that there is one (`[route.verify]`).
     pub verify: Option<Verify>,
     pub rules: Rules,
+    /// With the route's `pending_when`.
     pub done_when: DoneWhen,
     /// How long a record lives once its answer was delivered.
     pub replay_for: Duration,
     /// How long a record lives whose answer reached nobody.
     pub replay_unseen_for: Duration,
+    /// How long an answer lives that leaves something to do for the client.
+    pub pending_for: Duration,
     /// A client's patience, in a lane or behind a leader.
     pub wait_max: Duration,
     pub followers_max: usize,
@@ -210,6 +213,8 @@ pub struct Guard {
     pub in_doubt: InDoubtPolicy,
     pub on_store_down: OnStoreDown,
     pub send_idempotency_key: SendKey,
+    /// In whose words a request is refused.
+    pub busy: Busy,
     /// Bytes of a request's body, as it comes.
     pub body_max: usize,
     /// For the whole body.

@@ -204,6 +204,10 @@ pub enum RestoredState {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Judged {
     Done,
+    /// Something is left to do for the client, such as paying at a provider: for those who wait, and for whoever sends
+    /// the same within seconds. To a store it is a done answer of a short life, so only the replica that had it from
+    /// the shop knows it by this name.
+    Pending,
     Failed,
 }
 

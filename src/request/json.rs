@@ -11,9 +11,10 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use self::parse::{Node, NodeKind, Parsed, Span};
-use super::lookup::{Kind, Lookup, VALUE_BYTES_MAX, VALUES_MAX, Value, Values};
+use super::lookup::{Kind, Lookup, NESTED_BYTES_MAX, VALUES_MAX, Value, Values};
 
 mod escape;
+mod exchange;
 mod parse;
 mod shape;
 mod write;
@@ -84,6 +85,18 @@ impl Pointer {
         }
         let tokens = text.strip_prefix('/')?.split('/').map(Token::parse).collect::<Option<_>>()?;
         Some(Self { tokens })
+    }
+
+    /// One member of an object, whatever letters its name has.
+    #[must_use]
+    pub fn member(name: &str) -> Self {
+        Self { tokens: vec![Token::Name(name.as_bytes().to_vec())] }
+    }
+
+    /// What `inner` names in what this names.
+    #[must_use]
+    pub fn then(&self, inner: &Self) -> Self {
+        Self { tokens: [self.tokens.as_slice(), &inner.tokens].concat() }
     }
 
     #[must_use]
@@ -164,8 +177,8 @@ impl Document {
                     return Lookup::Unreadable("it is an array or an object, not a value".into());
                 }
             };
-            if bytes.len() > VALUE_BYTES_MAX {
-                return Lookup::Unreadable(format!("it is longer than {VALUE_BYTES_MAX} bytes"));
+            if bytes.len() > NESTED_BYTES_MAX {
+                return Lookup::Unreadable(format!("it is longer than {NESTED_BYTES_MAX} bytes"));
             }
             if values.len() == VALUES_MAX {
                 return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::lookup::{Lookup, VALUE_BYTES_MAX};
+use super::lookup::{Lookup, NESTED_BYTES_MAX};
 
 /// PHP's `max_input_vars`: what stands after so many fields is not seen by the shop.
 pub const PAIRS_MAX: usize = 1000;
@@ -62,8 +62,8 @@ pub fn lookup_in<'a>(pairs: impl Iterator<Item = Pair<'a>>, name: &[u8]) -> Look
     }
     match found {
         None => Lookup::Absent,
-        Some(value) if value.len() > VALUE_BYTES_MAX => {
-            Lookup::Unreadable(format!("it is longer than {VALUE_BYTES_MAX} bytes"))
+        Some(value) if value.len() > NESTED_BYTES_MAX => {
+            Lookup::Unreadable(format!("it is longer than {NESTED_BYTES_MAX} bytes"))
         }
         Some(value) => Lookup::text(value),
     }

@@ -214,7 +214,7 @@ impl Sender for Lead {
 
 fn told(judged: Judged) -> Told {
     match judged {
-        Judged::Done => Told::Done,
+        Judged::Done | Judged::Pending => Told::Done,
         Judged::Failed => Told::Failed,
     }
 }
