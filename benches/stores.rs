@@ -268,7 +268,7 @@ async fn lead(store: &dyn Store, number: u64) -> Hold {
 fn done(hold: &Hold) -> Ending {
     let record = Record {
         status: StatusCode::OK,
-        headers: HeaderMap::new(),
+        headers: HeaderMap::new().into(),
         body: Kept::Whole(Bytes::from_static(&[b'-'; ANSWER_BYTES])),
         fence: hold.fence,
         answered_at: 1_763_683_200,

@@ -13,9 +13,10 @@ use super::{
     body::{Reply, Watch},
     core::{Lent, unix_now},
     find::{self, Matched},
-    pass,
+    lead, pass,
     renew::Renewing,
     report::Report,
+    verify::{self, Signed},
 };
 use crate::{
     answer::{
@@ -23,7 +24,7 @@ use crate::{
         record,
         refusal::{Refusal, Wants},
     },
-    claim::Boarding,
+    claim::{Boarding, Keep},
     config::{Guard, Mode},
     ops::words::{Phase, Reason},
     request::{Reading, Unread},
@@ -80,7 +81,9 @@ pub async fn exchange(
         None => (Reason::BodyTooLarge, None),
         Some(read) => {
             report.read();
+            let signed = verify::check(core, id.to_str().unwrap_or(""), guard, &matched, &read);
             match super::extract(core, guard, &matched, &read) {
+                _ if signed != Signed::Good => (Reason::BadSignature, None),
                 Err(Unread::NoKey { .. }) => (Reason::NoOrderKey, None),
                 Err(Unread::Unreadable { .. }) => (Reason::BodyUnreadable, None),
                 Ok(mut reading) => {
@@ -191,13 +194,14 @@ impl Watching {
             return;
         };
         let answer = || Arc::new(record::tombstone(self.status, &self.headers, hold.fence, unix_now()));
-        let keeps = guard.mode == Mode::Once && hold.fingerprint.is_some();
-        let ending = match judged {
-            Some(Judged::Done) if keeps => {
-                Ending::Done { record: answer(), unseen: guard.replay_for, seen: guard.replay_for }
+        let keep = |judged| lead::keep(guard, judged, hold.fingerprint.is_some());
+        let ending = match judged.map(|judged| (judged, keep(judged))) {
+            // Its client is there, or the answer would not have come to its end.
+            Some((Judged::Done | Judged::Pending, Keep::For { seen, .. })) => {
+                Ending::Done { record: answer(), unseen: seen, seen }
             }
-            Some(Judged::Done) => Ending::DoneUnkept { answer: answer() },
-            Some(Judged::Failed) => Ending::Failed { answer: answer() },
+            Some((Judged::Done | Judged::Pending, Keep::Not)) => Ending::DoneUnkept { answer: answer() },
+            Some((Judged::Failed, _)) => Ending::Failed { answer: answer() },
             None => Ending::InDoubt,
         };
         let core = Rc::clone(&self.core);

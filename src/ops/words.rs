@@ -73,6 +73,8 @@ closed! {
     Reason {
         /// The shop did the work.
         Done = "done",
+        /// The shop answered that something is left to do for the client; kept for seconds.
+        Pending = "pending",
         /// The shop answered a failure; nothing is kept.
         Failed = "failed",
         /// Something was sent and no answer is known.
@@ -100,6 +102,8 @@ closed! {
         PathUnreadable = "path-unreadable",
         RequestMalformed = "request-malformed",
         RequestTimeout = "request-timeout",
+        /// Also why a request was passed on that bears no good signature.
+        BadSignature = "bad-signature",
         EventMismatch = "event-mismatch",
         WaitExhausted = "wait-exhausted",
         LaneFull = "lane-full",
@@ -115,6 +119,18 @@ closed! {
         Overloaded = "overloaded",
         NoRoute = "no-route",
         Internal = "internal",
+    }
+}
+
+closed! {
+    /// What came of checking a sender's signature.
+    Signature {
+        Verified = "verified",
+        Missing = "missing",
+        Unreadable = "unreadable",
+        Mismatch = "mismatch",
+        /// Good, and too old or from the future.
+        Stale = "stale",
     }
 }
 

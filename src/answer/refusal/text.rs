@@ -48,6 +48,7 @@ pub(super) fn of(refusal: &Refusal) -> Text {
         Refusal::PathUnreadable { detail } => PATH_UNREADABLE.after(detail.clone()),
         Refusal::RequestMalformed { detail, .. } => REQUEST_MALFORMED.after(detail.clone()),
         Refusal::RequestTimeout => REQUEST_TIMEOUT.alone(),
+        Refusal::BadSignature => BAD_SIGNATURE.alone(),
         Refusal::EventMismatch => EVENT_MISMATCH.alone(),
         Refusal::WaitExhausted { .. } => WAIT_EXHAUSTED.alone(),
         Refusal::LaneFull { .. } | Refusal::FollowersFull { .. } => TOO_MANY_WAIT.alone(),
@@ -55,6 +56,7 @@ pub(super) fn of(refusal: &Refusal) -> Text {
         Refusal::AnswerTooLarge { answered, judged, .. } => {
             let words = match judged {
                 Judged::Done => ANSWER_TOO_LARGE,
+                Judged::Pending => PENDING_TOO_LARGE,
                 Judged::Failed => FAILURE_TOO_LARGE,
             };
             words.after(Cow::Owned(format!("The shop answered {} to this request.", answered.as_u16())))
@@ -144,6 +146,12 @@ const REQUEST_TIMEOUT: Words = Words {
     shopper: NOT_SENT,
     retry: Retry::Safe,
 };
+const BAD_SIGNATURE: Words = Words {
+    title: "The request bears no good signature of its sender",
+    detail: "It was not sent to the shop. Sign it with the secret that the shop has for you, and with the time of now.",
+    shopper: NOT_UNDERSTOOD,
+    retry: Retry::Pointless,
+};
 const EVENT_MISMATCH: Words = Words {
     title: "The event id was used with another body",
     detail: "An event id names one event. The request was not sent to the shop; use a new id for a new event.",
@@ -177,6 +185,14 @@ const ANSWER_TOO_LARGE: Words = Words {
         order.",
     shopper: ALREADY_DONE,
     retry: Retry::Pointless,
+};
+const PENDING_TOO_LARGE: Words = Words {
+    title: "The request needs another step, and its answer was not kept",
+    detail: "The answer that names the step was too large to be shared with those who sent the same request meanwhile. \
+        Go on where the first answer led. Sent again after some seconds, the request goes to the shop as a new one.",
+    shopper: "Your order is waiting for one more step from you, such as the payment. Please go on in the window where \
+        you began it.",
+    retry: Retry::Safe,
 };
 const FAILURE_TOO_LARGE: Words = Words {
     title: "The request failed, the shop's answer was not kept",

@@ -1,19 +1,27 @@
 //! What would become of one request, and of one answer to it. Nothing is sent, claimed or kept.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use http::{Method, StatusCode, request::Parts};
 use serde::Serialize;
 
 use super::raw::{RawAnswer, RawRequest};
 use crate::{
-    answer::{judge::Seen, refusal::Refusal},
+    answer::{
+        judge::Seen,
+        refusal::{Busy, Refusal},
+    },
     claim::Keep,
     config::{Config, Enforce, Guard, Mode, OnNoKey, Renewal, Route, show_duration, show_size},
     gate::{
         find, forward, lead, renew,
         search::{self, Passed, Search, Step},
     },
-    request::{self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View},
+    request::{
+        self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View,
+        verify::{OnBadSignature, Verified, Verify},
+    },
     route::{
         matcher::Hit,
         path::{self, Readings},
@@ -30,6 +38,7 @@ pub(super) struct Report {
     /// The routes before the one that takes it.
     pub passed: Vec<NotTaken>,
     pub route: Option<Taken>,
+    pub signature: Option<SignatureTold>,
     pub reading: Option<Explanation>,
     pub verdict: Told,
     pub answer: Option<AnswerTold>,
@@ -60,6 +69,14 @@ pub(super) struct Taken {
     pub enforce: bool,
     /// What the path template captured.
     pub captured: Vec<(String, String)>,
+}
+
+/// What the sender's signature is worth.
+#[derive(Debug, Serialize)]
+pub(super) struct SignatureTold {
+    pub scheme: &'static str,
+    pub verified: bool,
+    pub why: String,
 }
 
 /// What would be done with the request.
@@ -106,13 +123,14 @@ pub(super) fn report(config: &Config, raw: RawRequest, answer: Option<RawAnswer>
         path: paths(&readings),
         passed: Vec::new(),
         route: None,
+        signature: None,
         reading: None,
         verdict: pass("no route is looked for"),
         answer: None,
         notes: Vec::new(),
     };
     match asked.search(&mut report.passed) {
-        Err(refusal) => report.verdict = refuse(&refusal),
+        Err(refusal) => report.verdict = refuse(&refusal, Busy::ByAccept),
         Ok((number, hit)) => asked.taken(number, &hit, answer.as_ref(), &mut report),
     }
     if report.reading.is_some() && config.store.secret.is_none() {
@@ -196,6 +214,19 @@ impl Asked<'_> {
         }
     }
 
+    /// The signature, where the route asks for one.
+    fn signature(&self, guard: &Guard, view: &View<'_>, report: &mut Report) -> Result<(), OnBadSignature> {
+        let Some(verify) = &guard.verify else { return Ok(()) };
+        let checked = verify.check(view, self.body, guard.decoded_max, None);
+        let why = match &checked {
+            Ok(verified) => good(verify, *verified),
+            Err(bad) => bad.to_string(),
+        };
+        report.signature =
+            Some(SignatureTold { scheme: verify.scheme.name(), verified: checked.is_ok(), why });
+        checked.map(|_| ()).map_err(|_| verify.on_bad_signature)
+    }
+
     fn view<'a>(&'a self, params: &'a [(String, String)]) -> View<'a> {
         search::view(self.parts, self.host, &self.readings.path, params)
     }
@@ -242,11 +273,12 @@ impl Asked<'_> {
             return;
         };
         let told = match content {
-            Err(refusal) => refuse(&refusal),
+            Err(refusal) => refuse(&refusal, guard.busy),
             Ok(content) => {
                 report.reading = Some(request::explain(&guard.rules, self.secret, &view, &content));
+                let signed = self.signature(guard, &view, report);
                 let read = request::read(&guard.rules, self.secret, &view, &content);
-                guarded(guard, hit, read)
+                guarded(guard, hit, signed, read)
             }
         };
         report.verdict = match guard.enforce {
@@ -262,6 +294,22 @@ impl Asked<'_> {
     }
 }
 
+/// When a file with a request in it arrived is not known, so a time that was signed is told and not compared.
+fn good(verify: &Verify, verified: Verified) -> String {
+    let Some(at) = verified.at.and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at)))
+    else {
+        return "the sender signed it".to_owned();
+    };
+    let at = humantime::format_rfc3339_seconds(at);
+    match verify.tolerance {
+        Some(tolerance) => {
+            let tolerance = show_duration(tolerance);
+            format!("the sender signed it at {at}; it is good if it arrives within {tolerance} of that")
+        }
+        None => format!("the sender signed it at {at}, which is not compared with the time of arrival"),
+    }
+}
+
 fn paths(readings: &Readings) -> Paths {
     Paths {
         primary: readings.path.clone(),
@@ -272,9 +320,24 @@ fn paths(readings: &Readings) -> Paths {
 }
 
 /// The stages of the gate that say no or stand aside, in its order.
-fn guarded(guard: &Guard, hit: &Hit, read: Result<Reading, Unread>) -> Told {
+fn guarded(
+    guard: &Guard,
+    hit: &Hit,
+    signed: Result<(), OnBadSignature>,
+    read: Result<Reading, Unread>,
+) -> Told {
     if let Some(doubt) = hit.doubt {
-        return refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() });
+        return refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, guard.busy);
+    }
+    match signed {
+        Ok(()) => {}
+        Err(OnBadSignature::Refuse) => return refuse(&Refusal::BadSignature, guard.busy),
+        Err(OnBadSignature::Pass) => {
+            let because = "sent to the shop unguarded, because its signature is not good: it holds no lane, gets nobody's \
+                answer and leaves none"
+                .to_owned();
+            return Told { verdict: "bypass", refusal: None, status: None, because };
+        }
     }
     match (read, guard.on_no_key) {
         (Ok(reading), _) => {
@@ -286,9 +349,11 @@ fn guarded(guard: &Guard, hit: &Hit, read: Result<Reading, Unread>) -> Told {
             status: None,
             because: format!("sent to the shop unguarded, because it names no order; looked at {looked}"),
         },
-        (Err(Unread::NoKey { looked }), OnNoKey::Refuse) => refuse(&Refusal::NoKey { detail: looked.into() }),
+        (Err(Unread::NoKey { looked }), OnNoKey::Refuse) => {
+            refuse(&Refusal::NoKey { detail: looked.into() }, guard.busy)
+        }
         (Err(Unread::Unreadable { what }), _) => {
-            refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None })
+            refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, guard.busy)
         }
     }
 }
@@ -323,11 +388,11 @@ fn pass(because: &str) -> Told {
     Told { verdict: "pass", refusal: None, status: None, because: because.to_owned() }
 }
 
-fn refuse(refusal: &Refusal) -> Told {
+fn refuse(refusal: &Refusal, busy: Busy) -> Told {
     Told {
         verdict: "refuse",
         refusal: Some(refusal.name()),
-        status: Some(refusal.status().as_u16()),
+        status: Some(busy.status(refusal).as_u16()),
         because: refusal.to_string(),
     }
 }
@@ -339,11 +404,18 @@ fn judged(guard: &Guard, shares: bool, answer: &RawAnswer) -> AnswerTold {
     let seen = if too_large { Seen::Begun } else { Seen::Whole(body) };
     let explained = guard.done_when.explain_seen(parts.status, &parts.headers, seen, guard.record_max);
     let judged = explained.judged;
-    let kept = match (judged, lead::keep(guard, shares)) {
+    let kept = match (judged, lead::keep(guard, judged, shares)) {
         (Judged::Failed, _) => {
             "given to those who wait for it and kept for nobody: the same request is sent again".to_owned()
         }
-        (Judged::Done, Keep::Not) => "given to those who wait for it, and not kept".to_owned(),
+        (Judged::Done | Judged::Pending, Keep::Not) => {
+            "given to those who wait for it, and not kept".to_owned()
+        }
+        (Judged::Pending, Keep::For { seen, .. }) => format!(
+            "given to those who wait for it, and for {} to whoever sends the same: something is left to do for the \
+             client, so no record is kept",
+            show_duration(seen)
+        ),
         (Judged::Done, Keep::For { unseen, seen }) => {
             let (seen, unseen) = (show_duration(seen), show_duration(unseen));
             let what = match too_large {
@@ -363,6 +435,7 @@ fn judged(guard: &Guard, shares: bool, answer: &RawAnswer) -> AnswerTold {
         status: parts.status.as_u16(),
         judged: match judged {
             Judged::Done => "done",
+            Judged::Pending => "pending",
             Judged::Failed => "failed",
         },
         because: explained.why,

@@ -71,6 +71,14 @@ pub(super) fn identity(reader: &Reader<'_>, params: Option<&[String]>) -> Option
         reader.report().error(&value.at, "`identity` is empty", "", mend);
     }
     let sources = sources(reader, "identity", &texts, params);
+    for text in texts.iter().filter(|text| text.value.split('|').skip(1).any(|step| step.starts_with("jwt:")))
+    {
+        let what = format!("`identity` has \"{}\", and no token's signature is looked at", text.value);
+        let follows =
+            "whoever writes that claim into a token of their own is given the answers of the one it names";
+        let mend = "name the whole token, such as \"header:cart-token\"; a claim is for `order`, where it can only wait";
+        reader.report().warning(&text.at, what, follows, mend);
+    }
     Some(Declared { identity: Identity::AllPresent(sources), is_none: false })
 }
 
@@ -184,8 +192,6 @@ fn later_source(text: &str) -> Option<&'static str> {
         Some("xml:")
     } else if text.starts_with("graphql:") {
         Some("graphql:")
-    } else if text.split('|').skip(1).any(|step| step.starts_with("jwt:")) {
-        Some("|jwt:")
     } else {
         None
     }
@@ -193,6 +199,11 @@ fn later_source(text: &str) -> Option<&'static str> {
 
 /// The word about money that an ignore rule covers, if there is one; `*` where it covers everything.
 fn money(rule: &str) -> Option<&'static str> {
+    // What stands before the last step says where, and is not left out.
+    money_in(rule.rsplit('|').next()?)
+}
+
+fn money_in(rule: &str) -> Option<&'static str> {
     let (kind, name) = rule.split_once(':')?;
     if kind == "header" || kind == "cookie" {
         return None;
@@ -237,15 +248,22 @@ mod tests {
             "form:line[0][qty]",
             "form:a*",
             "json:/sub_total",
+            "json:/form_encoded|form:a*",
         ] {
             assert!(money(rule).is_some(), "{rule}");
         }
         for rule in ["form:*", "json:", "json:/*", "query:*"] {
             assert_eq!(money(rule), Some("every field"), "{rule}");
         }
-        for rule in
-            ["form:_wpnonce", "json:/totally_fine", "header:*", "cookie:price", "query:_*", "nonsense"]
-        {
+        for rule in [
+            "form:_wpnonce",
+            "json:/totally_fine",
+            "json:/total|form:_wpnonce",
+            "header:*",
+            "cookie:price",
+            "query:_*",
+            "nonsense",
+        ] {
             assert_eq!(money(rule), None, "{rule}");
         }
     }
@@ -254,7 +272,6 @@ mod tests {
     fn sources_of_later_versions_are_known_by_name() {
         assert_eq!(later_source("xml:/order"), Some("xml:"));
         assert_eq!(later_source("graphql:cartId"), Some("graphql:"));
-        assert_eq!(later_source("header:cart-token|jwt:user_id"), Some("|jwt:"));
         assert_eq!(later_source("form:custom|json:/order_id"), None);
     }
 }
