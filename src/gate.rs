@@ -156,26 +156,12 @@ fn guarded<'a>(
         }
         let upstream = core.gate.config.routes[matched.route].upstream;
         let renewing = renew::of_request(core, upstream, &matched, Some(&read)).await;
-        if signed == Signed::PassedOn {
-            let why = Reason::BadSignature;
-            return Box::pin(bypass(core, client, id, matched, (read, &renewing), (report, why))).await;
-        }
-        let mut reading = match extract(core, guard, &matched, &read) {
+        let mut reading = match understood(core, guard, &matched, &read, signed) {
             Ok(reading) => reading,
-            Err(Unread::NoKey { looked }) => match guard.on_no_key {
-                OnNoKey::Bypass => {
-                    let why = Reason::NoOrderKey;
-                    return Box::pin(bypass(core, client, id, matched, (read, &renewing), (report, why)))
-                        .await;
-                }
-                OnNoKey::Refuse => {
-                    return report.refuse(&Refusal::NoKey { detail: looked.into() }, Phase::Read);
-                }
-            },
-            Err(Unread::Unreadable { what }) => {
-                return report
-                    .refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, Phase::Read);
+            Err(Aside::Pass(why)) => {
+                return Box::pin(bypass(core, client, id, matched, (read, &renewing), (report, why))).await;
             }
+            Err(Aside::Refuse(refusal)) => return report.refuse(&refusal, Phase::Read),
         };
         let (named, arrived) = (for_operators(core, &reading), Instant::now());
         report.reading(&mut reading);
@@ -207,6 +193,35 @@ fn guarded<'a>(
                 report.refuse(&Refusal::FollowersFull { retry_after: TRY_AGAIN }, Phase::Follow)
             }
             Part::Mismatch => report.refuse(&Refusal::EventMismatch, Phase::Claim),
+        }
+    })
+}
+
+/// Why a request is no exchange of its order.
+enum Aside {
+    /// It goes to the shop as if there were no guard.
+    Pass(Reason),
+    Refuse(Refusal),
+}
+
+/// What is to be claimed for a request, unless it stands aside.
+fn understood(
+    core: &Core,
+    guard: &Guard,
+    matched: &Matched,
+    read: &Collected,
+    signed: Signed,
+) -> Result<Reading, Aside> {
+    if signed == Signed::PassedOn {
+        return Err(Aside::Pass(Reason::BadSignature));
+    }
+    extract(core, guard, matched, read).map_err(|unread| match (unread, guard.on_no_key) {
+        (Unread::NoKey { .. }, OnNoKey::Bypass) => Aside::Pass(Reason::NoOrderKey),
+        (Unread::NoKey { looked }, OnNoKey::Refuse) => {
+            Aside::Refuse(Refusal::NoKey { detail: looked.into() })
+        }
+        (Unread::Unreadable { what }, _) => {
+            Aside::Refuse(Refusal::BodyUnreadable { detail: what.into(), cause: None })
         }
     })
 }

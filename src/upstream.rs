@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod connect;
+mod interim;
 pub mod pool;
 pub mod send;
 
@@ -13,6 +14,7 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 
 pub use body::{FromShop, ToShop};
 pub use connect::{Connect, ConnectError, TcpConnector};
+pub use interim::Interim;
 pub use send::{Begun, Purpose, SendError, Sent};
 
 /// What an upstream needs to know, from the configuration.

@@ -33,7 +33,7 @@ use crate::{
     ops::words::CodeClass,
     store::{Fence, Hold, InDoubtPolicy, Judged, Record},
     upstream::{
-        Begun, FromShop, Purpose, SendError, ToShop,
+        Begun, FromShop, Interim, Purpose, SendError, ToShop,
         send::{self, Outgoing},
     },
 };
@@ -228,6 +228,8 @@ impl Exchange {
         let mut outgoing = course.outgoing.take();
         if let Some(request) = &mut *outgoing {
             request.headers_mut().insert(forward::FENCE, forward::number(fence.0));
+            // Nobody is told of a guarded request's interim answers: its leader is not its client.
+            Interim::listen(request.extensions_mut(), |_, _| {});
         }
         let sent = match core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun).await {
             Ok(sent) => sent,
