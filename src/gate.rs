@@ -39,7 +39,7 @@ use crate::{
         replay::{self, How, Share, Storing},
     },
     claim::{Boarding, Demand, End, Ended, LostCause, Part, Role, Ticket},
-    config::{Enforce, Guard, Mode, OnNoKey, SendKey},
+    config::{Enforce, Guard, Mode, SendKey},
     ops::words::{Phase, Reason},
     request::{self, IdentityRead, Reading, Unread},
     store::{Judged, Standing},
@@ -55,7 +55,7 @@ use given::{delivered, give, hold_of, leaders_answer, streamed};
 use lead::{Lead, Ready};
 use renew::Renewing;
 use report::Report;
-use verify::Signed;
+use verify::{Aside, Signed, understood};
 
 /// How soon a client may try again that was refused for a bound or waited in vain; the flight goes on meanwhile.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -147,6 +147,7 @@ fn guarded<'a>(
             Err(refusal) => return report.refuse(&refusal, Phase::Read),
         };
         report.read();
+        let arrived = Instant::now();
         if let Some(doubt) = matched.doubt.take() {
             return report.refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, Phase::Read);
         }
@@ -163,7 +164,7 @@ fn guarded<'a>(
             }
             Err(Aside::Refuse(refusal)) => return report.refuse(&refusal, Phase::Read),
         };
-        let (named, arrived) = (for_operators(core, &reading), Instant::now());
+        let named = for_operators(core, &reading);
         report.reading(&mut reading);
         let share = match reading.identity {
             IdentityRead::Undeclared => Share::NoIdentity,
@@ -193,35 +194,6 @@ fn guarded<'a>(
                 report.refuse(&Refusal::FollowersFull { retry_after: TRY_AGAIN }, Phase::Follow)
             }
             Part::Mismatch => report.refuse(&Refusal::EventMismatch, Phase::Claim),
-        }
-    })
-}
-
-/// Why a request is no exchange of its order.
-enum Aside {
-    /// It goes to the shop as if there were no guard.
-    Pass(Reason),
-    Refuse(Refusal),
-}
-
-/// What is to be claimed for a request, unless it stands aside.
-fn understood(
-    core: &Core,
-    guard: &Guard,
-    matched: &Matched,
-    read: &Collected,
-    signed: Signed,
-) -> Result<Reading, Aside> {
-    if signed == Signed::PassedOn {
-        return Err(Aside::Pass(Reason::BadSignature));
-    }
-    extract(core, guard, matched, read).map_err(|unread| match (unread, guard.on_no_key) {
-        (Unread::NoKey { .. }, OnNoKey::Bypass) => Aside::Pass(Reason::NoOrderKey),
-        (Unread::NoKey { looked }, OnNoKey::Refuse) => {
-            Aside::Refuse(Refusal::NoKey { detail: looked.into() })
-        }
-        (Unread::Unreadable { what }, _) => {
-            Aside::Refuse(Refusal::BodyUnreadable { detail: what.into(), cause: None })
         }
     })
 }

@@ -60,6 +60,25 @@ impl Gate {
         self.log.event(Level::Warn, "upstream-failed", &[("upstream", name), ("error", &chain(error))]);
     }
 
+    /// Shows whether a server can be reached, and tells it where that has changed: of several a dead one is passed over,
+    /// and no exchange fails by it.
+    fn server_reached(&self, upstream: usize, server: usize, reached: Reached) {
+        let metrics = self.metrics.upstream(upstream).and_then(|metrics| metrics.server_up.get(server));
+        let Some(up) = metrics else { return };
+        let now = i64::from(reached == Reached::Yes);
+        // All cores share the gauge, so one of them sees the change.
+        if up.set(now) == now {
+            return;
+        }
+        let upstream = &self.config.upstreams[upstream];
+        let address = upstream.servers.get(server).map_or("", |server| server.address.as_str());
+        let (level, what) = match reached {
+            Reached::Yes => (Level::Info, "server-up"),
+            Reached::No => (Level::Warn, "server-down"),
+        };
+        self.log.event(level, what, &[("upstream", &upstream.name), ("server", address)]);
+    }
+
     /// Counts and tells of a refusal outside a guarded exchange.
     pub fn refused(&self, refusal: &Refusal, route: Option<usize>, id: &str, client: &str) {
         let metrics = route.map_or_else(|| self.metrics.unrouted(), |route| self.metrics.route(route));
@@ -95,14 +114,9 @@ impl Core {
             .iter()
             .enumerate()
             .map(|(number, upstream)| {
-                let metrics = Arc::clone(&gate.metrics);
-                Upstream::new(settings(upstream), Rc::clone(connector)).watched(move |server, reached| {
-                    if let Some(up) =
-                        metrics.upstream(number).and_then(|metrics| metrics.server_up.get(server))
-                    {
-                        up.set(i64::from(reached == Reached::Yes));
-                    }
-                })
+                let shared = Arc::clone(&gate);
+                Upstream::new(settings(upstream), Rc::clone(connector))
+                    .watched(move |server, reached| shared.server_reached(number, server, reached))
             })
             .collect();
         let random = RefCell::new(SmallRng::from_rng(&mut rand::rng()));
