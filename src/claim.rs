@@ -66,7 +66,7 @@ pub struct Answered {
     pub keep: Keep,
 }
 
-/// How long a done answer lives.
+/// How long a done or pending answer lives.
 #[derive(Clone, Copy, Debug)]
 pub enum Keep {
     Not,
@@ -77,8 +77,10 @@ impl Keep {
     /// How the flight of such an answer ends.
     fn ending(self, answer: Arc<Record>, judged: Judged) -> Ending {
         match (judged, self) {
-            (Judged::Done, Self::For { unseen, seen }) => Ending::Done { record: answer, unseen, seen },
-            (Judged::Done, Self::Not) => Ending::DoneUnkept { answer },
+            (Judged::Done | Judged::Pending, Self::For { unseen, seen }) => {
+                Ending::Done { record: answer, unseen, seen }
+            }
+            (Judged::Done | Judged::Pending, Self::Not) => Ending::DoneUnkept { answer },
             (Judged::Failed, Self::For { .. } | Self::Not) => Ending::Failed { answer },
         }
     }

@@ -8,10 +8,11 @@ use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    answer::judge::DoneWhen,
+    answer::{judge::DoneWhen, refusal::Busy},
     request::{Rules, Secret, source::Source, verify::Verify},
     route::matcher::Matcher,
     store::{InDoubtPolicy, OnStoreDown},
+    upstream::fleet::{FleetSettings, ServerSettings},
 };
 
 mod check;
@@ -108,8 +109,13 @@ pub struct Store {
 #[derive(Clone, Debug)]
 pub struct Upstream {
     pub name: String,
-    /// At least one; used in turn.
-    pub servers: Vec<Server>,
+    /// At least one.
+    pub servers: Vec<ServerSettings>,
+    /// Which of them is next, and who waits for how long.
+    pub fleet: FleetSettings,
+    pub health: Option<Health>,
+    /// How often the names of servers are looked up again.
+    pub resolve_every: Duration,
     pub connect_timeout: Duration,
     /// How long the shop is listened to, from the last byte of the request to the first of the answer.
     pub answer_timeout: Duration,
@@ -118,11 +124,29 @@ pub struct Upstream {
     pub idle_per_core_max: usize,
 }
 
-/// One server, spoken to in plain HTTP/1.1.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Server {
-    /// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets.
-    pub address: String,
+/// How it is found out whether a server is up, without a shopper's request.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// What is asked for, by GET.
+    pub path: String,
+    /// The `Host` that is named; `None`: the server's own address.
+    pub host: Option<String>,
+    pub expect: Expect,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// So many checks in a row that fail take a server out.
+    pub fall: u32,
+    /// And so many that do not bring it back.
+    pub rise: u32,
+}
+
+/// What a healthy server answers.
+#[derive(Clone, Debug)]
+pub struct Expect {
+    /// Empty: any 2xx or 3xx.
+    pub statuses: Vec<u16>,
+    /// What the body has to hold.
+    pub body: Option<regex::bytes::Regex>,
 }
 
 pub struct Route {
@@ -174,11 +198,14 @@ pub struct Guard {
     /// The sender's signature, where the route says that there is one (`[route.verify]`).
     pub verify: Option<Verify>,
     pub rules: Rules,
+    /// With the route's `pending_when`.
     pub done_when: DoneWhen,
     /// How long a record lives once its answer was delivered.
     pub replay_for: Duration,
     /// How long a record lives whose answer reached nobody.
     pub replay_unseen_for: Duration,
+    /// How long an answer lives that leaves something to do for the client.
+    pub pending_for: Duration,
     /// A client's patience, in a lane or behind a leader.
     pub wait_max: Duration,
     pub followers_max: usize,
@@ -187,6 +214,8 @@ pub struct Guard {
     pub in_doubt: InDoubtPolicy,
     pub on_store_down: OnStoreDown,
     pub send_idempotency_key: SendKey,
+    /// In whose words a request is refused.
+    pub busy: Busy,
     /// Bytes of a request's body, as it comes.
     pub body_max: usize,
     /// For the whole body.

@@ -38,12 +38,12 @@ use crate::{
         refusal::Refusal,
         replay::{self, How, Share, Storing},
     },
-    claim::{Boarding, Demand, End, Ended, LostCause, Part, Role, Ticket},
+    claim::{Boarding, Demand, End, Ended, Keep, LostCause, Part, Role, Ticket},
     config::{Enforce, Guard, Mode, SendKey},
     ops::words::{Phase, Reason},
     request::{self, IdentityRead, Reading, Unread},
     store::{Judged, Standing},
-    upstream::ToShop,
+    upstream::{Affinity, ToShop},
 };
 use alarm::Nap;
 use body::{Collected, Reply};
@@ -279,8 +279,9 @@ fn ready(
         request,
         body: read.bytes,
         lent: read.lent,
-        keep: lead::keep(guard, reading.fingerprint.is_some()),
+        shares: reading.fingerprint.is_some(),
         idempotency_key: idempotency_key(guard, reading),
+        affinity: reading.lanes.first().map(|lane| Affinity::of(&lane.0[..8])),
         renewing,
         desk,
     }
@@ -413,14 +414,15 @@ fn answered(
 fn reason_of(judged: Judged) -> Reason {
     match judged {
         Judged::Done => Reason::Done,
+        Judged::Pending => Reason::Pending,
         Judged::Failed => Reason::Failed,
     }
 }
 
 fn stored(guard: &Guard, judged: Judged, reading: &Reading) -> Storing {
-    match (judged, guard.mode) {
-        (Judged::Done, Mode::Once) if reading.fingerprint.is_some() => Storing::Stored,
-        (Judged::Done | Judged::Failed, Mode::Once | Mode::Signal | Mode::Serial) => Storing::Unstored,
+    match lead::keep(guard, judged, reading.fingerprint.is_some()) {
+        Keep::For { .. } => Storing::Stored,
+        Keep::Not => Storing::Unstored,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod body;
 pub mod canonical;
 pub mod explain;
 pub mod fingerprint;
+mod ignore;
 pub mod json;
 pub mod lookup;
 pub mod multipart;
@@ -22,6 +23,7 @@ mod reading;
 mod sample;
 mod shown;
 pub mod source;
+mod step;
 pub mod verify;
 
 pub use self::{

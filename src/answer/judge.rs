@@ -1,4 +1,4 @@
-//! Whether the shop did the work: an answer is judged by what the route's `done_when` says.
+//! Whether the shop did the work: an answer is judged by what the route's `done_when` and `pending_when` say.
 //!
 //! Pure: no I/O, no clock. A status is not trusted on its own word: WooCommerce answers a declined card with
 //! 200 and `{"result":"failure"}`. It never decides what follows from the judgement.
@@ -6,19 +6,18 @@
 use std::ops::RangeInclusive;
 
 use http::{HeaderMap, HeaderName, StatusCode};
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
 
 use crate::store::Judged;
 
 mod coding;
+mod compile;
 mod json;
 
-/// The bound on a compiled pattern, and on what its lazy automaton may cache, in bytes.
-const REGEX_BYTES_MAX: usize = 1 << 20;
 /// The bound on an excerpt of a body in an explanation, in characters.
 const EXCERPT_CHARS_MAX: usize = 80;
 
-/// One alternative of `done_when` as it was typed. All of its conditions must hold. Patterns are exact text,
+/// One alternative of `done_when` or `pending_when` as it was typed. All of its conditions must hold. Patterns are exact text,
 /// `~regex`, or `*` for present.
 #[derive(Clone, Debug, Default)]
 pub struct DoneSpec {
@@ -44,9 +43,14 @@ pub struct Problem {
 
 /// A compiled `done_when`: done as soon as one alternative holds. The default is decision D29: 2xx and 3xx except
 /// 304, since a 304 answers a condition of the request and says nothing about work done.
+///
+/// With it the `pending_when` of the route, which is asked of what is not done: what both describe is done, because to
+/// forget an order that was placed is worse than to repeat where it led.
 #[derive(Clone, Debug)]
 pub struct DoneWhen {
-    alternatives: Vec<Alternative>,
+    done: Vec<Alternative>,
+    /// Empty: nothing is ever pending.
+    pending: Vec<Alternative>,
 }
 
 /// A judgement with its reason. The reason may quote the body, so it is for a terminal and never for the log.
@@ -96,7 +100,8 @@ struct Body<'a> {
 
 impl Default for DoneWhen {
     fn default() -> Self {
-        Self { alternatives: vec![Alternative { status: Vec::new(), conditions: Vec::new() }] }
+        let any = Alternative { status: Vec::new(), conditions: Vec::new() };
+        Self { done: vec![any], pending: Vec::new() }
     }
 }
 
@@ -109,18 +114,15 @@ impl DoneWhen {
         if specs.is_empty() {
             return Ok(Self::default());
         }
-        let mut problems = Vec::new();
-        let alternatives = specs
-            .iter()
-            .enumerate()
-            .map(|(index, spec)| {
-                let before = if specs.len() == 1 { String::new() } else { format!("[{index}].") };
-                compile(spec, &mut |field, message| {
-                    problems.push(Problem { field: format!("{before}{field}"), message });
-                })
-            })
-            .collect();
-        if problems.is_empty() { Ok(Self { alternatives }) } else { Err(problems) }
+        alternatives(specs).map(|done| Self { done, pending: Vec::new() })
+    }
+
+    /// The same with a `pending_when`.
+    ///
+    /// # Errors
+    /// Every problem of every alternative.
+    pub fn or_pending(self, specs: &[DoneSpec]) -> Result<Self, Vec<Problem>> {
+        alternatives(specs).map(|pending| Self { pending, ..self })
     }
 
     /// Judges an answer as it came: the one way in which answers of the shop are judged. `bytes_max` is what a whole
@@ -169,10 +171,7 @@ impl DoneWhen {
     #[must_use]
     pub fn judge(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Judged {
         let body = Body::of(body);
-        let holds = |one: &Alternative| {
-            one.takes(status) && one.conditions.iter().all(|condition| condition.holds(headers, &body))
-        };
-        if self.alternatives.iter().any(holds) { Judged::Done } else { Judged::Failed }
+        self.judged(|one| one.takes(status) && one.conditions.iter().all(|each| each.holds(headers, &body)))
     }
 
     /// Judges by status and headers alone, as if every condition on the body held.
@@ -182,9 +181,14 @@ impl DoneWhen {
             Condition::Header { .. } => condition.holds(headers, &Body::of(b"")),
             Condition::Body(_) | Condition::Json { .. } => true,
         };
-        match self.alternatives.iter().any(|one| one.takes(status) && one.conditions.iter().all(holds)) {
-            true => Judged::Done,
-            false => Judged::Failed,
+        self.judged(|one| one.takes(status) && one.conditions.iter().all(holds))
+    }
+
+    fn judged(&self, holds: impl Fn(&Alternative) -> bool) -> Judged {
+        match (self.done.iter().any(&holds), self.pending.iter().any(&holds)) {
+            (true, _) => Judged::Done,
+            (false, true) => Judged::Pending,
+            (false, false) => Judged::Failed,
         }
     }
 
@@ -193,33 +197,60 @@ impl DoneWhen {
     pub fn explain(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Judgement {
         let judged = self.judge(status, headers, body);
         let body = Body::of(body);
-        let mut why = Vec::new();
-        for (index, one) in self.alternatives.iter().enumerate() {
-            let before = if self.alternatives.len() == 1 { String::new() } else { format!("[{index}] ") };
-            let failing = if one.takes(status) {
-                one.conditions.iter().find(|condition| !condition.holds(headers, &body))
-            } else {
-                why.push(format!("{before}status {} is not {}", status.as_u16(), one.statuses()));
-                continue;
-            };
-            match failing {
-                None => {
-                    let conditions =
-                        one.conditions.iter().map(|condition| format!(", {}", condition.written()));
-                    let status = format!("status {} is {}", status.as_u16(), one.statuses());
-                    return Judgement {
-                        judged,
-                        why: format!("{before}{status}{}", conditions.collect::<String>()),
-                    };
-                }
-                Some(condition) => {
-                    let (wanted, found) = (condition.written(), condition.found(headers, &body));
-                    why.push(format!("{before}wanted {wanted}, found {found}"));
-                }
+        let why = match (said(&self.done, status, headers, &body), judged) {
+            (Ok(why), _) => why,
+            (Err(why), Judged::Done | Judged::Failed) if self.pending.is_empty() => why,
+            (Err(why_not), _) => match said(&self.pending, status, headers, &body) {
+                Ok(why) => format!("{why}; not done: {why_not}"),
+                Err(nor) => format!("not done: {why_not}; not pending: {nor}"),
+            },
+        };
+        Judgement { judged, why }
+    }
+}
+
+fn alternatives(specs: &[DoneSpec]) -> Result<Vec<Alternative>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let alternatives = specs
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| {
+            let before = if specs.len() == 1 { String::new() } else { format!("[{index}].") };
+            compile::compile(spec, &mut |field, message| {
+                problems.push(Problem { field: format!("{before}{field}"), message });
+            })
+        })
+        .collect();
+    if problems.is_empty() { Ok(alternatives) } else { Err(problems) }
+}
+
+/// Why one of the alternatives holds, or why none does.
+fn said(
+    alternatives: &[Alternative],
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &Body<'_>,
+) -> Result<String, String> {
+    let mut why = Vec::new();
+    for (index, one) in alternatives.iter().enumerate() {
+        let before = if alternatives.len() == 1 { String::new() } else { format!("[{index}] ") };
+        if !one.takes(status) {
+            why.push(format!("{before}status {} is not {}", status.as_u16(), one.statuses()));
+            continue;
+        }
+        match one.conditions.iter().find(|condition| !condition.holds(headers, body)) {
+            None => {
+                let conditions = one.conditions.iter().map(|condition| format!(", {}", condition.written()));
+                let status = format!("status {} is {}", status.as_u16(), one.statuses());
+                return Ok(format!("{before}{status}{}", conditions.collect::<String>()));
+            }
+            Some(condition) => {
+                let (wanted, found) = (condition.written(), condition.found(headers, body));
+                why.push(format!("{before}wanted {wanted}, found {found}"));
             }
         }
-        Judgement { judged, why: why.join("; ") }
     }
+    Err(why.join("; "))
 }
 
 impl<'a> Seen<'a> {
@@ -327,106 +358,6 @@ fn excerpt(bytes: &[u8]) -> String {
     format!("{text:?}")
 }
 
-fn compile(spec: &DoneSpec, problem: &mut dyn FnMut(&str, String)) -> Alternative {
-    if spec.status.is_empty() && spec.body.is_none() && spec.json.is_empty() && spec.header.is_empty() {
-        problem(
-            "",
-            "names no condition, so every 2xx and 3xx would be done; leave it out to say that".to_owned(),
-        );
-    }
-    let mut status = Vec::new();
-    for written in &spec.status {
-        match statuses(written) {
-            Some(range) => status.push(range),
-            None => problem(
-                "status",
-                format!("{written:?} is no status; write one (200), a class (2xx) or a range (200-299)"),
-            ),
-        }
-    }
-    let mut conditions = Vec::new();
-    if let Some(written) = &spec.body {
-        match regex(written) {
-            Ok(regex) => conditions.push(Condition::Body(regex)),
-            Err(error) => problem("body", not_a_pattern(written, &error)),
-        }
-    }
-    for (written, wanted) in &spec.json {
-        let pointer = json::Pointer::parse(written);
-        if pointer.is_none() {
-            problem(
-                "json",
-                format!("{written:?} is no JSON pointer; write one like /result or /data/0/id (RFC 6901)"),
-            );
-        }
-        match (pointer, pattern(wanted)) {
-            (Some(pointer), Ok(pattern)) => conditions.push(Condition::Json { pointer, pattern }),
-            (_, Err(error)) => problem("json", format!("{written}: {}", not_a_pattern(wanted, &error))),
-            (None, Ok(_)) => {}
-        }
-    }
-    for (written, wanted) in &spec.header {
-        let name = HeaderName::from_bytes(written.as_bytes());
-        if name.is_err() {
-            problem("header", format!("{written:?} is no name of a header field"));
-        }
-        match (name, pattern(wanted)) {
-            (Ok(name), Ok(pattern)) => conditions.push(Condition::Header { name, pattern }),
-            (_, Err(error)) => problem("header", format!("{written}: {}", not_a_pattern(wanted, &error))),
-            (Err(_), Ok(_)) => {}
-        }
-    }
-    Alternative { status, conditions }
-}
-
-fn statuses(written: &str) -> Option<RangeInclusive<u16>> {
-    let code = |text: &str| -> Option<u16> {
-        let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-        let code: u16 = if digits { text.parse().ok()? } else { return None };
-        (100..=599).contains(&code).then_some(code)
-    };
-    if let Some(class) = written.strip_suffix("xx").or_else(|| written.strip_suffix("XX")) {
-        let first = code(&format!("{class}00"))?;
-        return Some(first..=first + 99);
-    }
-    match written.split_once('-') {
-        None => code(written).map(|code| code..=code),
-        Some((first, last)) => {
-            let (first, last) = (code(first.trim())?, code(last.trim())?);
-            (first <= last).then_some(first..=last)
-        }
-    }
-}
-
-fn pattern(written: &str) -> Result<Pattern, regex::Error> {
-    if written == "*" {
-        return Ok(Pattern::Present);
-    }
-    match written.strip_prefix('~') {
-        None => Ok(Pattern::Text(written.to_owned())),
-        Some(expression) => regex(expression).map(Pattern::Regex),
-    }
-}
-
-/// Answers are bytes of whatever charset, so a pattern is about bytes first; only one that needs Unicode (a class
-/// with a letter beyond ASCII) is compiled with it. The first error is the one to show.
-fn regex(written: &str) -> Result<Regex, regex::Error> {
-    let build = |unicode| {
-        let mut builder = RegexBuilder::new(written);
-        builder.unicode(unicode).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build()
-    };
-    build(false).or_else(|error| build(true).map_err(|_| error))
-}
-
-fn not_a_pattern(written: &str, error: &regex::Error) -> String {
-    if matches!(error, regex::Error::CompiledTooBig(_)) {
-        return format!(
-            "the regular expression {written:?} is too large when compiled (over {REGEX_BYTES_MAX} bytes)"
-        );
-    }
-    format!("not a regular expression: {error}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -488,6 +419,66 @@ mod tests {
         assert_eq!(judged(&when, 200, "{\"result\":\"success\"}<!-- cache -->"), Judged::Done);
         assert_eq!(judged(&when, 200, "\u{feff}{\"result\":\"success\"}"), Judged::Done);
         assert_eq!(judged(&when, 200, "Notice {\"result\":\"success\""), Judged::Failed);
+    }
+
+    #[test]
+    fn a_notice_that_holds_braces_of_its_own_is_forgiven_too() {
+        let when = when(&[json("/result", "success")]);
+        let noisy = r#"Warning: undefined {"key in a.php, {"other {"result":"success"}"#;
+        assert_eq!(judged(&when, 200, noisy), Judged::Done);
+        let shouting = r#"{""#.repeat(100_000);
+        assert_eq!(judged(&when, 200, &format!(r#"{shouting}{{"result":"success"}}"#)), Judged::Failed);
+    }
+
+    /// WooCommerce's classic checkout: an order that is placed, one that a provider is to be paid for first, and none.
+    fn checkout() -> DoneWhen {
+        let done = DoneSpec {
+            json: vec![
+                ("/result".into(), "success".into()),
+                ("/redirect".into(), "~/order-received/".into()),
+            ],
+            ..DoneSpec::default()
+        };
+        when(&[done]).or_pending(&[json("/result", "success")]).unwrap()
+    }
+
+    #[test]
+    fn a_redirect_to_a_provider_is_pending_and_neither_done_nor_failed() {
+        let checkout = checkout();
+        let redirect = |to: &str| format!(r#"{{"result":"success","redirect":"{to}"}}"#);
+        let received = redirect(r"https:\/\/shop.example\/checkout\/order-received\/16\/?key=wc");
+        assert_eq!(judged(&checkout, 200, &received), Judged::Done);
+        for elsewhere in ["https://pay.example/checkout?token=1", "#wc-stripe-confirm-pi:16:pi_1_secret:ab"] {
+            assert_eq!(judged(&checkout, 200, &redirect(elsewhere)), Judged::Pending, "{elsewhere}");
+        }
+        assert_eq!(judged(&checkout, 200, r#"{"result":"failure"}"#), Judged::Failed);
+        assert_eq!(judged(&checkout, 500, &received), Judged::Failed);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_done_rather_than_pending() {
+        let seen = |status| checkout().judge_seen(status, &HeaderMap::new(), Seen::Begun, 1000);
+        assert_eq!((seen(StatusCode::OK), seen(StatusCode::BAD_GATEWAY)), (Judged::Done, Judged::Failed));
+        let by_status = when(&[status("200")]).or_pending(&[status("202")]).unwrap();
+        assert_eq!(judged(&by_status, 202, ""), Judged::Pending);
+        assert_eq!(
+            by_status.judge_seen(StatusCode::ACCEPTED, &coded("br"), Seen::Whole(b"x"), 1000),
+            Judged::Pending
+        );
+    }
+
+    #[test]
+    fn an_explanation_says_why_it_is_pending_and_why_not_done() {
+        let body = br##"{"result":"success","redirect":"#wc-stripe-confirm-pi:1"}"##;
+        let explained = checkout().explain(StatusCode::OK, &HeaderMap::new(), body);
+        assert_eq!(explained.judged, Judged::Pending);
+        assert_eq!(
+            explained.why,
+            "status 200 is 2xx or 3xx except 304, json /result = \"success\"; not done: wanted json /redirect \
+             ~/order-received/, found \"#wc-stripe-confirm-pi:1\""
+        );
+        let explained = checkout().explain(StatusCode::FOUND, &HeaderMap::new(), b"");
+        assert!(explained.why.contains("not pending: wanted json /result"), "{}", explained.why);
     }
 
     #[test]

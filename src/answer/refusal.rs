@@ -23,9 +23,11 @@ use crate::{
 
 mod accept;
 mod page;
+mod shop;
 mod text;
 
 pub use accept::Wants;
+pub use shop::Busy;
 pub use text::{Retry, Text};
 
 /// The private chain. Shared, because one failure of the shop is told to everybody who waited for it.
@@ -235,15 +237,27 @@ impl Refusal {
     }
 
     /// The whole answer; `Content-Length` is left to the server.
+    ///
+    /// In the words of the route's shop where the client is a script of that shop; a browser that asks for a page gets
+    /// one.
     #[must_use]
-    pub fn render(&self, wants: Wants, request_id: &str) -> Response<Bytes> {
+    pub fn render(&self, busy: Busy, wants: Wants, request_id: &str) -> Response<Bytes> {
         let text = text::of(self);
-        let (kind, body) = match wants {
-            Wants::Problem => ("application/problem+json", page::problem(self, &text, request_id)),
-            Wants::Html => ("text/html; charset=utf-8", page::html(self, &text, request_id)),
+        let in_shops_words = match wants {
+            Wants::Problem => shop::body(busy, self, &text),
+            Wants::Html => None,
+        };
+        let (status, kind, body) = match (in_shops_words, wants) {
+            (Some(body), _) => (busy.status(self), "application/json; charset=utf-8", body),
+            (None, Wants::Html) if busy != Busy::Problem => {
+                (self.status(), "text/html; charset=utf-8", page::html(self, &text, request_id))
+            }
+            (None, Wants::Html | Wants::Problem) => {
+                (self.status(), "application/problem+json", page::problem(self, &text, request_id))
+            }
         };
         let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = self.status();
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -347,7 +361,7 @@ mod tests {
     #[test]
     fn every_503_says_when_to_come_back() {
         for refusal in all() {
-            let response = refusal.render(Wants::Problem, "r");
+            let response = refusal.render(Busy::ByAccept, Wants::Problem, "r");
             let says = response.headers().get("retry-after").map(|value| value.to_str().unwrap());
             if response.status() == StatusCode::SERVICE_UNAVAILABLE {
                 assert_eq!(says, Some("5"), "{}", refusal.name());
@@ -362,13 +376,13 @@ mod tests {
     #[test]
     fn nobody_is_told_to_come_back_in_no_time() {
         let now = Refusal::Draining { retry_after: Duration::ZERO };
-        assert_eq!(now.render(Wants::Problem, "r").headers()["retry-after"], "1");
+        assert_eq!(now.render(Busy::ByAccept, Wants::Problem, "r").headers()["retry-after"], "1");
     }
 
     #[test]
     fn the_problem_of_an_unknown_outcome_is_golden() {
         let refusal = Refusal::OutcomeUnknown { retry_after: Duration::from_secs(30) };
-        let response = refusal.render(Wants::Problem, "0190-ab");
+        let response = refusal.render(Busy::ByAccept, Wants::Problem, "0190-ab");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(text(&response), include_str!("refusal/outcome-unknown.json").trim_end());
         let parsed: serde_json::Value = serde_json::from_str(text(&response)).unwrap();
@@ -378,7 +392,7 @@ mod tests {
     #[test]
     fn the_page_of_an_unknown_outcome_is_golden() {
         let refusal = Refusal::OutcomeUnknown { retry_after: Duration::from_secs(30) };
-        let response = refusal.render(Wants::Html, "0190-ab");
+        let response = refusal.render(Busy::ByAccept, Wants::Html, "0190-ab");
         assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
         assert_eq!(text(&response), include_str!("refusal/outcome-unknown.html"));
     }
@@ -393,7 +407,7 @@ mod tests {
                     | Refusal::UpstreamTimeout { .. }
             );
             for wants in [Wants::Problem, Wants::Html] {
-                let response = refusal.render(wants, "r");
+                let response = refusal.render(Busy::ByAccept, wants, "r");
                 if sent {
                     let body = text(&response);
                     assert!(body.contains("may already have been carried out. Do not pay again."), "{body}");
@@ -406,11 +420,11 @@ mod tests {
     fn what_others_wrote_is_escaped() {
         let detail = Detail::Borrowed("<script>\"&'\u{202e}\n");
         let refusal = Refusal::NoKey { detail };
-        let page = refusal.render(Wants::Html, "<id>\"");
+        let page = refusal.render(Busy::ByAccept, Wants::Html, "<id>\"");
         assert!(!text(&page).contains("<script>") && !text(&page).contains("<id>"), "{}", text(&page));
         assert!(text(&page).contains("&lt;script&gt;&quot;&amp;&#39;"));
         assert!(!text(&page).contains('\u{202e}'));
-        let problem = refusal.render(Wants::Problem, "a\"b\n\u{202e}");
+        let problem = refusal.render(Busy::ByAccept, Wants::Problem, "a\"b\n\u{202e}");
         let parsed: serde_json::Value = serde_json::from_str(text(&problem)).unwrap();
         assert_eq!(parsed["request_id"], "a\"b\n\u{202e}");
         assert!(!text(&problem).contains('\u{202e}'));
@@ -421,7 +435,7 @@ mod tests {
         let page = |next: &'static str| {
             let next = Some(HeaderValue::from_static(next));
             let refusal = Refusal::AnswerTooLarge { answered: StatusCode::FOUND, judged: Judged::Done, next };
-            text(&refusal.render(Wants::Html, "r")).to_owned()
+            text(&refusal.render(Busy::ByAccept, Wants::Html, "r")).to_owned()
         };
         assert!(page("/order-received/1?a=1&b=2").contains("href=\"/order-received/1?a=1&amp;b=2\""));
         assert!(page("https://shop.example/x").contains("href=\"https://shop.example/x\""));
@@ -434,7 +448,7 @@ mod tests {
     fn a_failure_too_large_to_share_says_that_nothing_was_done_and_that_a_retry_is_safe() {
         let told = |judged, wants| {
             let refusal = Refusal::AnswerTooLarge { answered: StatusCode::BAD_REQUEST, judged, next: None };
-            text(&refusal.render(wants, "r")).to_owned()
+            text(&refusal.render(Busy::ByAccept, wants, "r")).to_owned()
         };
         for wants in [Wants::Problem, Wants::Html] {
             let failed = told(Judged::Failed, wants);
@@ -453,7 +467,7 @@ mod tests {
             Refusal::UpstreamUnreachable { retry_after: Duration::from_secs(2), cause: Some(cause) };
         assert!(refusal.chain().ends_with("nothing was sent: connect to 10.0.0.10:8080 refused"));
         for wants in [Wants::Problem, Wants::Html] {
-            assert!(!text(&refusal.render(wants, "r")).contains("10.0.0.10"));
+            assert!(!text(&refusal.render(Busy::ByAccept, wants, "r")).contains("10.0.0.10"));
         }
     }
 

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::{
-    answer::refusal::{Refusal, Wants},
+    answer::refusal::{Busy, Refusal, Wants},
     config::Address,
     gate::Gate,
     ops::{log::Level, words::Reason},
@@ -135,7 +135,7 @@ fn turn_away(fresh: Fresh, answer: &[u8]) {
 fn too_many() -> Vec<u8> {
     let bound = "connections of clients (limits.connections_max)";
     let refusal = Refusal::Overloaded { retry_after: TOO_MANY_RETRY, bound };
-    let response = refusal.render(Wants::Problem, "");
+    let response = refusal.render(Busy::ByAccept, Wants::Problem, "");
     let status = response.status();
     let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or(""));
     for (name, value) in response.headers() {

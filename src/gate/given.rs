@@ -12,14 +12,15 @@ use super::{
     body::{Delivered, Reply},
     core::{self, Core},
     desk::LeadersOwn,
-    forward,
+    forward, lead,
 };
 use crate::{
     answer::{
         refusal::Refusal,
         replay::{self, How, Share, Storing},
     },
-    config::{Guard, Mode},
+    claim::Keep,
+    config::Guard,
     request::Reading,
     store::{Hold, Judged, Kept, Owner, Record},
 };
@@ -73,10 +74,10 @@ pub(super) fn give(
         answered: record.status,
         judged,
         next: match (judged, share) {
-            (Judged::Done, Share::Leader | Share::SameIdentity) => {
-                record.headers.get(header::LOCATION).cloned()
+            (Judged::Done | Judged::Pending, Share::Leader | Share::SameIdentity) => {
+                record.headers.get(&header::LOCATION)
             }
-            (Judged::Done, Share::NoIdentity) | (Judged::Failed, _) => None,
+            (Judged::Done | Judged::Pending, Share::NoIdentity) | (Judged::Failed, _) => None,
         },
     })?;
     let (mut parts, body) = response.into_parts();
@@ -89,8 +90,8 @@ pub(super) fn give(
 /// `replay_unseen_for`. It is told although both are equally long: an answer that a retry gets at the end of its
 /// undelivered life has a life before it, in which that retry may be repeated.
 pub(super) fn delivered(core: &Core, guard: &Guard, judged: Judged, hold: Arc<Hold>) -> Option<Delivered> {
-    let kept = guard.mode == Mode::Once && judged == Judged::Done && hold.fingerprint.is_some();
-    kept.then(|| Delivered::new(Arc::clone(&core.gate.claims), hold))
+    let keep = lead::keep(guard, judged, hold.fingerprint.is_some());
+    matches!(keep, Keep::For { .. }).then(|| Delivered::new(Arc::clone(&core.gate.claims), hold))
 }
 
 pub(super) fn hold_of(reading: &Reading, record: &Record, lease: Duration) -> Arc<Hold> {

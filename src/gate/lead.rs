@@ -31,9 +31,10 @@ use crate::{
     claim::{Answered, Keep, Lost, LostCause, NotSent, Sender, Sent},
     config::{Guard, Mode},
     ops::words::CodeClass,
+    request::Scope,
     store::{Fence, Hold, InDoubtPolicy, Judged, Record},
     upstream::{
-        Begun, FromShop, Interim, Purpose, SendError, ToShop,
+        Affinity, Begun, FromShop, Interim, Purpose, SendError, ToShop,
         send::{self, Outgoing},
     },
 };
@@ -61,18 +62,22 @@ pub struct Ready {
     pub request: Box<Parts>,
     pub body: Bytes,
     pub lent: Lent,
-    pub keep: Keep,
+    /// Whether its answer may be given to others.
+    pub shares: bool,
     pub idempotency_key: Option<HeaderValue>,
+    /// Exchanges of one order go to one server, where that is asked for.
+    pub affinity: Option<Affinity>,
     pub renewing: Renewing,
     pub desk: Rc<Desk>,
 }
 
 impl Lead {
     pub fn new(core: Rc<Core>, ready: Ready) -> Self {
-        let Ready { route, request, body, lent, keep, idempotency_key, renewing, desk } = ready;
+        let Ready { route, request, body, lent, shares, idempotency_key, affinity, renewing, desk } = ready;
         let course = Rc::new(Course {
             route,
-            keep,
+            shares,
+            affinity,
             renewing,
             desk,
             begun: Begun::default(),
@@ -152,11 +157,21 @@ fn listening_for(guard: &Guard) -> Option<Duration> {
     }
 }
 
-/// How long a done answer of this guard is kept.
-pub fn keep(guard: &Guard, shares: bool) -> Keep {
-    match guard.mode {
-        Mode::Once if shares => Keep::For { unseen: guard.replay_unseen_for, seen: guard.replay_for },
-        Mode::Once | Mode::Signal | Mode::Serial => Keep::Not,
+/// How long an answer of this guard is kept.
+///
+/// One that is pending stays for seconds. Where a record answers for a whole order it is not kept at all: whoever comes
+/// back with another means of payment is not to be sent to the provider that he has just left.
+pub fn keep(guard: &Guard, judged: Judged, shares: bool) -> Keep {
+    match (judged, guard.mode) {
+        (Judged::Done, Mode::Once) if shares => {
+            Keep::For { unseen: guard.replay_unseen_for, seen: guard.replay_for }
+        }
+        (Judged::Pending, Mode::Once) if shares && guard.rules.scope == Scope::Request => {
+            Keep::For { unseen: guard.pending_for, seen: guard.pending_for }
+        }
+        (Judged::Done | Judged::Pending | Judged::Failed, Mode::Once | Mode::Signal | Mode::Serial) => {
+            Keep::Not
+        }
     }
 }
 
@@ -170,7 +185,8 @@ struct Exchange {
 /// What the flight's task and whoever listens to the shop share, from the first attempt to the last.
 struct Course {
     route: usize,
-    keep: Keep,
+    shares: bool,
+    affinity: Option<Affinity>,
     renewing: Renewing,
     desk: Rc<Desk>,
     begun: Begun,
@@ -214,7 +230,7 @@ impl Exchange {
                 let judged = guard.done_when.judge_seen(parts.status, &parts.headers, seen, guard.record_max);
                 let answer = record::record(parts.status, &parts.headers, &body, self.fence, unix_now());
                 self.give(parts, judged, None, lent);
-                self.answered(answer, judged)
+                self.answered(guard, answer, judged)
             }
             Captured::Broken => lost(LostCause::Truncated),
             // In a box: few answers are that large.
@@ -231,13 +247,15 @@ impl Exchange {
             // Nobody is told of a guarded request's interim answers: its leader is not its client.
             Interim::listen(request.extensions_mut(), |_, _| {});
         }
-        let sent = match core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun).await {
+        let sending =
+            core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun, course.affinity);
+        let sent = match sending.await {
             Ok(sent) => sent,
             Err(error) => {
                 course.count(core, upstream, CodeClass::None);
                 core.gate.upstream_failed(upstream, &error);
                 return Err(match error {
-                    SendError::Unreachable { .. } | SendError::NoServer => {
+                    SendError::Unreachable { .. } | SendError::Full { .. } | SendError::NoServer => {
                         course.outgoing.set(outgoing);
                         Sent::NotSent(NotSent::Unreachable)
                     }
@@ -264,14 +282,14 @@ impl Exchange {
         self.give(parts, judged, Some(stream), Lent::none(&self.core.gate.buffers));
         *self.course.relay.borrow_mut() = Some(relay);
         match pass_on(begun, rest, &self.course).await {
-            Passed::Whole => self.answered(answer, judged),
+            Passed::Whole => self.answered(guard, answer, judged),
             Passed::Broken => lost(LostCause::Truncated),
         }
     }
 
-    fn answered(&self, mut answer: Record, judged: Judged) -> Sent {
-        let keep = self.course.keep;
-        if let (Judged::Done, Keep::For { unseen, .. }) = (judged, keep) {
+    fn answered(&self, guard: &Guard, mut answer: Record, judged: Judged) -> Sent {
+        let keep = keep(guard, judged, self.course.shares);
+        if let Keep::For { unseen, .. } = keep {
             // Said here, while nobody else has it: the store would have to copy it.
             answer.remaining = unseen;
         }

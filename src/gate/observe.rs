@@ -13,7 +13,7 @@ use super::{
     body::{Reply, Watch},
     core::{Lent, unix_now},
     find::{self, Matched},
-    pass,
+    lead, pass,
     renew::Renewing,
     report::Report,
     verify::{self, Signed},
@@ -24,7 +24,7 @@ use crate::{
         record,
         refusal::{Refusal, Wants},
     },
-    claim::Boarding,
+    claim::{Boarding, Keep},
     config::{Guard, Mode},
     ops::words::{Phase, Reason},
     request::{Reading, Unread},
@@ -194,13 +194,14 @@ impl Watching {
             return;
         };
         let answer = || Arc::new(record::tombstone(self.status, &self.headers, hold.fence, unix_now()));
-        let keeps = guard.mode == Mode::Once && hold.fingerprint.is_some();
-        let ending = match judged {
-            Some(Judged::Done) if keeps => {
-                Ending::Done { record: answer(), unseen: guard.replay_for, seen: guard.replay_for }
+        let keep = |judged| lead::keep(guard, judged, hold.fingerprint.is_some());
+        let ending = match judged.map(|judged| (judged, keep(judged))) {
+            // Its client is there, or the answer would not have come to its end.
+            Some((Judged::Done | Judged::Pending, Keep::For { seen, .. })) => {
+                Ending::Done { record: answer(), unseen: seen, seen }
             }
-            Some(Judged::Done) => Ending::DoneUnkept { answer: answer() },
-            Some(Judged::Failed) => Ending::Failed { answer: answer() },
+            Some((Judged::Done | Judged::Pending, Keep::Not)) => Ending::DoneUnkept { answer: answer() },
+            Some((Judged::Failed, _)) => Ending::Failed { answer: answer() },
             None => Ending::InDoubt,
         };
         let core = Rc::clone(&self.core);

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     answer::{
-        refusal::{Refusal, Wants},
+        refusal::{Busy, Refusal, Wants},
         replay::How,
     },
     claim::{End, Role, Spent},
@@ -165,7 +165,9 @@ impl Report {
     }
 
     pub fn refuse(mut self, refusal: &Refusal, phase: Phase) -> Response<Reply> {
-        let response = plain_refusal(refusal, self.wants, &self.id);
+        let guard = self.core.gate.config.routes[self.route].guard.as_ref();
+        let busy = guard.map_or(Busy::ByAccept, |guard| guard.busy);
+        let response = refused(refusal, busy, self.wants, &self.id);
         self.tell(Verdict::Refuse, refusal.reason(), Some(refusal.fault()), phase, &response);
         response
     }
@@ -283,9 +285,14 @@ impl Drop for Passing {
     }
 }
 
-/// A refusal outside a guarded exchange, or the body of one inside.
+/// A refusal outside a guarded exchange.
 pub fn plain_refusal(refusal: &Refusal, wants: Wants, id: &HeaderValue) -> Response<Reply> {
-    let mut response = refusal.render(wants, id.to_str().unwrap_or("")).map(|body: Bytes| Reply::whole(body));
+    refused(refusal, Busy::ByAccept, wants, id)
+}
+
+fn refused(refusal: &Refusal, busy: Busy, wants: Wants, id: &HeaderValue) -> Response<Reply> {
+    let rendered = refusal.render(busy, wants, id.to_str().unwrap_or(""));
+    let mut response = rendered.map(|body: Bytes| Reply::whole(body));
     response.headers_mut().insert(X_REQUEST_ID, id.clone());
     response
 }

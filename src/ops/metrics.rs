@@ -106,8 +106,8 @@ pub struct RouteMetrics {
 #[derive(Debug)]
 pub struct UpstreamMetrics {
     seconds: Vec<Histogram>,
-    /// 1 or 0 per server, in the order of the names: whether the last connection to it could be made. 1 before the
-    /// first, so that a quiet start raises no alarm.
+    /// 1 or 0 per server, in the order of the names: whether it is sent to and the last connection could be made. 1
+    /// before the first, so that a quiet start raises no alarm.
     pub server_up: Vec<Gauge>,
 }
 
@@ -338,7 +338,11 @@ impl ByRoute {
 
 fn upstreams(registry: &mut Registry, names: &[(String, Vec<String>)]) -> Vec<UpstreamMetrics> {
     let seconds = histograms(registry, "upstream_seconds", "From the first byte sent to the last byte read");
-    let server_up = gauges(registry, "server_up", "1: the last connection to the server could be made");
+    let server_up = gauges(
+        registry,
+        "server_up",
+        "1: the server is sent to, and the last connection to it could be made",
+    );
     each(names, |(upstream, servers)| UpstreamMetrics {
         seconds: each(CodeClass::ALL, |class| {
             seconds.get_or_create_owned(&labels([("upstream", upstream), ("code_class", class.as_str())]))

@@ -73,6 +73,8 @@ closed! {
     Reason {
         /// The shop did the work.
         Done = "done",
+        /// The shop answered that something is left to do for the client; kept for seconds.
+        Pending = "pending",
         /// The shop answered a failure; nothing is kept.
         Failed = "failed",
         /// Something was sent and no answer is known.

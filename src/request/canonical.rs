@@ -7,107 +7,15 @@
 
 use std::{borrow::Cow, fmt::Write};
 
+pub use super::ignore::Ignore;
 use super::{
     body::Content,
     fingerprint::Digest,
-    json::{Document, Pointer},
-    multipart::{Multipart, Transfer},
+    ignore::{self, Field, Of},
+    json::Document,
+    multipart::{Multipart, Part, Transfer},
     query::{self, Pair},
-    source::{SourceProblem, parse_pointer},
 };
-
-/// Something that is left out of the fingerprint because it differs between two copies of one request.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Ignore {
-    text: String,
-    target: Target,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Target {
-    Form(Name),
-    Query(Name),
-    Json(Pointer),
-    /// Headers and cookies are not part of a fingerprint in the first place.
-    Outside,
-}
-
-/// A field by its whole PHP name, or all whose PHP name begins so.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Name {
-    Whole(Vec<u8>),
-    Prefix(Vec<u8>),
-}
-
-impl Ignore {
-    /// `form:name`, `form:prefix*`, `form:a[b]`, `json:/pointer` (`*` for each item), `query:name`, `query:prefix*`,
-    /// `header:…`, `cookie:…`.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong.
-    pub fn parse(text: &str) -> Result<Self, SourceProblem> {
-        let (kind, name) = text.split_once(':').ok_or_else(|| SourceProblem::NoKind(text.to_owned()))?;
-        if name.is_empty() && kind != "json" {
-            return Err(SourceProblem::NoName(kind.to_owned()));
-        }
-        let target = match kind {
-            "form" if name == "*" => return Err(SourceProblem::IgnoresAll(text.to_owned())),
-            "form" => Target::Form(Name::parse(name)),
-            "query" => Target::Query(Name::parse(name)),
-            "json" => match parse_pointer(name)? {
-                whole if whole.is_whole() => return Err(SourceProblem::IgnoresAll(text.to_owned())),
-                pointer => Target::Json(pointer),
-            },
-            "header" | "cookie" => Target::Outside,
-            "path" => return Err(SourceProblem::NotIgnorable(text.to_owned())),
-            other => return Err(SourceProblem::UnknownKind(other.to_owned())),
-        };
-        Ok(Self { text: text.to_owned(), target })
-    }
-
-    #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// What the operator should know about this rule, where it does nothing.
-    #[must_use]
-    pub fn note(&self) -> Option<&'static str> {
-        matches!(self.target, Target::Outside).then_some(
-            "headers and cookies are not part of the fingerprint, except those that identity, order or event name; \
-             this rule changes nothing",
-        )
-    }
-
-    fn is_form(&self, php_name: &[u8]) -> bool {
-        matches!(&self.target, Target::Form(name) if name.is(php_name))
-    }
-
-    fn is_query(&self, php_name: &[u8]) -> bool {
-        matches!(&self.target, Target::Query(name) if name.is(php_name))
-    }
-}
-
-impl Name {
-    fn parse(text: &str) -> Self {
-        let php = |text: &str| query::php_name(text.as_bytes()).into_owned();
-        match text.strip_suffix('*') {
-            // The letters that PHP replaces are replaced; an open bracket of a prefix stays what it is.
-            Some(prefix) => match prefix.split_once('[') {
-                Some((head, rest)) => Self::Prefix([&php(head), b"[".as_slice(), rest.as_bytes()].concat()),
-                None => Self::Prefix(php(prefix)),
-            },
-            None => Self::Whole(php(text)),
-        }
-    }
-
-    fn is(&self, php_name: &[u8]) -> bool {
-        match self {
-            Self::Whole(name) => name == php_name,
-            Self::Prefix(prefix) => php_name.starts_with(prefix),
-        }
-    }
-}
 
 /// Feeds a body to a digest.
 pub(super) fn feed(content: &Content, ignore: &[Ignore], digest: &mut Digest<'_>) {
@@ -119,10 +27,7 @@ pub(super) fn feed(content: &Content, ignore: &[Ignore], digest: &mut Digest<'_>
         }
         Content::Form(raw) => {
             digest.tag(b'F');
-            feed_pairs(
-                sorted(query::pairs(raw), |name| ignore.iter().any(|rule| rule.is_form(name))),
-                digest,
-            );
+            feed_pairs(sorted(query::pairs(raw), ignore, Of::Form), digest);
         }
         Content::Multipart(multipart) => {
             digest.tag(b'M');
@@ -156,14 +61,11 @@ pub fn print(content: &Content, ignore: &[Ignore]) -> String {
             push_shown(&json(document, ignore), &mut out);
         }
         Content::Form(raw) => {
-            print_pairs(
-                sorted(query::pairs(raw), |name| ignore.iter().any(|rule| rule.is_form(name))),
-                &mut out,
-            );
+            print_pairs(sorted(query::pairs(raw), ignore, Of::Form), &mut out);
         }
         Content::Multipart(multipart) => {
-            for part in sorted_parts(multipart, ignore) {
-                push_line(&part.name, &part.content, &mut out);
+            for (part, content) in sorted_parts(multipart, ignore) {
+                push_line(&part.name, &content, &mut out);
             }
         }
         Content::Raw(raw) | Content::Unreadable { raw, .. } => {
@@ -186,20 +88,23 @@ pub fn print_query(raw: &str, ignore: &[Ignore]) -> String {
 }
 
 fn query_pairs<'a>(raw: &'a str, ignore: &[Ignore]) -> impl Iterator<Item = Pair<'a>> {
-    sorted(query::pairs(raw.as_bytes()), |name| ignore.iter().any(|rule| rule.is_query(name)))
+    sorted(query::pairs(raw.as_bytes()), ignore, Of::Query)
 }
 
 /// Sorts by the variable that PHP stores a field in and keeps the order within one variable: there the last one
 /// wins, and the order of an array's items can matter. The names stay as they were sent, for readers other than PHP.
 fn sorted<'a>(
     pairs: impl Iterator<Item = Pair<'a>>,
-    is_ignored: impl Fn(&[u8]) -> bool,
+    ignore: &[Ignore],
+    of: Of,
 ) -> impl Iterator<Item = Pair<'a>> {
     let mut keyed: Vec<(Cow<'a, [u8]>, Pair<'a>)> = Vec::new();
-    for pair in pairs {
-        let php_name = php_name_of(&pair.0);
-        if !is_ignored(&php_name) {
-            keyed.push((php_name, pair));
+    for (name, value) in pairs {
+        let php_name = php_name_of(&name);
+        match ignore::field(ignore.iter().map(Ignore::rule), of, &php_name, &value) {
+            Field::Ignored => {}
+            Field::AsItIs => keyed.push((php_name, (name, value))),
+            Field::Inside(text) => keyed.push((php_name, (name, text))),
         }
     }
     keyed.sort_by(|one, other| query::base(&one.0).cmp(query::base(&other.0)));
@@ -213,15 +118,24 @@ fn php_name_of<'a>(name: &Cow<'a, [u8]>) -> Cow<'a, [u8]> {
     }
 }
 
-fn sorted_parts<'a>(multipart: &'a Multipart, ignore: &[Ignore]) -> Vec<&'a super::multipart::Part> {
-    let mut keyed: Vec<_> = multipart
-        .parts()
-        .iter()
-        .map(|part| (query::php_name(&part.name), part))
-        .filter(|(name, _)| !ignore.iter().any(|rule| rule.is_form(name)))
-        .collect();
+/// A part and its content, as it is fed.
+type PartAnd<'a> = (&'a Part, Cow<'a, [u8]>);
+
+/// The parts with their contents, some of them put in another form.
+fn sorted_parts<'a>(multipart: &'a Multipart, ignore: &[Ignore]) -> impl Iterator<Item = PartAnd<'a>> {
+    let mut keyed: Vec<(Cow<'a, [u8]>, PartAnd<'a>)> = Vec::new();
+    for part in multipart.parts() {
+        let php_name = query::php_name(&part.name);
+        let content = match ignore::field(ignore.iter().map(Ignore::rule), Of::Form, &php_name, &part.content)
+        {
+            Field::Ignored => continue,
+            Field::AsItIs => Cow::Borrowed(&*part.content),
+            Field::Inside(text) => text,
+        };
+        keyed.push((php_name, (part, content)));
+    }
     keyed.sort_by(|one, other| query::base(&one.0).cmp(query::base(&other.0)));
-    keyed.into_iter().map(|(_, part)| part).collect()
+    keyed.into_iter().map(|(_, part)| part)
 }
 
 fn feed_pairs<'a>(pairs: impl Iterator<Item = Pair<'a>>, digest: &mut Digest<'_>) {
@@ -234,7 +148,7 @@ fn feed_pairs<'a>(pairs: impl Iterator<Item = Pair<'a>>, digest: &mut Digest<'_>
 }
 
 fn feed_multipart(multipart: &Multipart, ignore: &[Ignore], digest: &mut Digest<'_>) {
-    for part in sorted_parts(multipart, ignore) {
+    for (part, content) in sorted_parts(multipart, ignore) {
         digest.tag(b'p');
         digest.part(&part.name);
         digest.option(part.filename.as_deref());
@@ -243,21 +157,14 @@ fn feed_multipart(multipart: &Multipart, ignore: &[Ignore], digest: &mut Digest<
             Transfer::AsItIs => b'a',
             Transfer::Encoded => b'e',
         });
-        digest.part(&part.content);
+        digest.part(&content);
     }
     digest.tag(b'.');
 }
 
 /// See [`Document::canonical`].
 fn json<'a>(document: &'a Document, ignore: &[Ignore]) -> Cow<'a, [u8]> {
-    let mut skip = Vec::new();
-    for rule in ignore {
-        if let Target::Json(pointer) = &rule.target {
-            skip.extend(document.matches(pointer));
-        }
-    }
-    skip.sort_unstable();
-    document.canonical(&skip)
+    ignore::json(document, &ignore.iter().map(Ignore::rule).collect::<Vec<_>>())
 }
 
 fn print_pairs<'a>(pairs: impl Iterator<Item = Pair<'a>>, out: &mut String) {

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use self::parse::{Node, NodeKind, Parsed, Span};
-use super::lookup::{Kind, Lookup, VALUE_BYTES_MAX, VALUES_MAX, Value, Values};
+use super::lookup::{Kind, Lookup, NESTED_BYTES_MAX, VALUES_MAX, Value, Values};
 
 mod escape;
+mod exchange;
 mod parse;
 mod shape;
 mod write;
@@ -86,6 +87,18 @@ impl Pointer {
         Some(Self { tokens })
     }
 
+    /// One member of an object, whatever letters its name has.
+    #[must_use]
+    pub fn member(name: &str) -> Self {
+        Self { tokens: vec![Token::Name(name.as_bytes().to_vec())] }
+    }
+
+    /// What `inner` names in what this names.
+    #[must_use]
+    pub fn then(&self, inner: &Self) -> Self {
+        Self { tokens: [self.tokens.as_slice(), &inner.tokens].concat() }
+    }
+
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.tokens.is_empty()
@@ -132,6 +145,12 @@ impl Document {
         Ok(Self { text, unescaped, nodes })
     }
 
+    /// Of the text, in bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.text.len()
+    }
+
     /// The values a key is read from. Null and empty strings count as absent; an object or an array is no key.
     #[must_use]
     pub fn lookup(&self, pointer: &Pointer) -> Lookup {
@@ -158,8 +177,8 @@ impl Document {
                     return Lookup::Unreadable("it is an array or an object, not a value".into());
                 }
             };
-            if bytes.len() > VALUE_BYTES_MAX {
-                return Lookup::Unreadable(format!("it is longer than {VALUE_BYTES_MAX} bytes"));
+            if bytes.len() > NESTED_BYTES_MAX {
+                return Lookup::Unreadable(format!("it is longer than {NESTED_BYTES_MAX} bytes"));
             }
             if values.len() == VALUES_MAX {
                 return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));

@@ -11,6 +11,9 @@ pub const VALUES_MAX: usize = 64;
 /// The longest single value that is read, in bytes. An `Authorization` header with a large token fits.
 pub const VALUE_BYTES_MAX: usize = 8192;
 
+/// The longest text that a step goes into, in bytes: a form or a JSON document that stands in a value.
+pub const NESTED_BYTES_MAX: usize = 256 << 10;
+
 pub type Values = SmallVec<[Value; 1]>;
 
 /// The answer to "what does this request say there?".

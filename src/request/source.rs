@@ -7,19 +7,21 @@
 
 use std::{borrow::Cow, fmt};
 
-use bytes::Bytes;
 use http::HeaderName;
 
 pub use super::lookup::{Kind, Lookup, VALUE_BYTES_MAX, VALUES_MAX, Value, Values};
 use super::{
     View,
     body::{Content, Reads},
-    json::{Document, Pointer},
+    json::Pointer,
     query::{self, Plus},
+    step::Step,
 };
 
 const KINDS: &str = "path, query, header, cookie, form, json";
-const STEPS: &str = "json:/pointer, segment:N";
+const STEPS: &str = "json:/pointer, form:NAME, jwt:CLAIM, segment:N";
+/// How many steps a source may have.
+const STEPS_MAX: usize = 4;
 
 /// A source, ready to be read. Its `Display` is the text that it was parsed from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +51,8 @@ pub enum SourceProblem {
     UnknownStep(String),
     #[error("`segment:{0}` needs a number from 0 to 99")]
     Segment(String),
+    #[error("`{0}` goes into texts in texts more than {STEPS_MAX} times")]
+    TooManySteps(String),
     #[error("`{0}` would ignore the whole body")]
     IgnoresAll(String),
     #[error("`{0}` cannot be ignored; form, json, query, header and cookie can")]
@@ -66,14 +70,6 @@ enum Place {
     Json(Pointer),
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Step {
-    /// The value is the text of a JSON document.
-    Json(Pointer),
-    /// The value is cut at `||` if it holds one, else at `|`: WooCommerce's session cookie has had both forms.
-    Segment(usize),
-}
-
 impl Source {
     /// Reads a source as the configuration writes it.
     ///
@@ -84,7 +80,10 @@ impl Source {
         let first = pieces.next().unwrap_or_default();
         let (kind, name) = first.split_once(':').ok_or_else(|| SourceProblem::NoKind(first.to_owned()))?;
         let place = Place::parse(kind, name)?;
-        let steps = pieces.map(Step::parse).collect::<Result<_, _>>()?;
+        let steps = pieces.map(Step::parse).collect::<Result<Vec<_>, _>>()?;
+        if steps.len() > STEPS_MAX {
+            return Err(SourceProblem::TooManySteps(text.to_owned()));
+        }
         Ok(Self { text: text.to_owned(), place, steps })
     }
 
@@ -149,11 +148,7 @@ impl Source {
     fn step_on(&self, values: Values) -> Lookup {
         let mut out = Values::new();
         for value in values {
-            match self
-                .steps
-                .iter()
-                .fold(Lookup::Found(Values::from_iter([value])), |now, step| step.apply(now))
-            {
+            match self.steps.iter().fold(Lookup::Found(Values::from_iter([value])), through) {
                 Lookup::Absent => {}
                 Lookup::Found(more) => out.extend(more),
                 other => return other,
@@ -229,48 +224,21 @@ impl Place {
     }
 }
 
-impl Step {
-    fn parse(text: &str) -> Result<Self, SourceProblem> {
-        match text.split_once(':') {
-            Some(("json", pointer)) => Ok(Self::Json(parse_pointer(pointer)?)),
-            Some(("segment", number)) => match number.parse() {
-                Ok(index @ 0..100) => Ok(Self::Segment(index)),
-                _ => Err(SourceProblem::Segment(number.to_owned())),
-            },
-            _ => Err(SourceProblem::UnknownStep(text.to_owned())),
+/// One step on from all that was found.
+fn through(found: Lookup, step: &Step) -> Lookup {
+    let Lookup::Found(values) = found else { return found };
+    let mut out = Values::new();
+    for value in values {
+        match step.go(&value) {
+            Lookup::Absent => {}
+            Lookup::Found(more) => out.extend(more),
+            other => return other,
+        }
+        if out.len() > VALUES_MAX {
+            return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
         }
     }
-
-    fn apply(&self, found: Lookup) -> Lookup {
-        let Lookup::Found(values) = found else { return found };
-        let mut out = Values::new();
-        for value in values {
-            match self.step(&value) {
-                Lookup::Absent => {}
-                Lookup::Found(more) => out.extend(more),
-                other => return other,
-            }
-            if out.len() > VALUES_MAX {
-                return Lookup::Unreadable(format!("there are more than {VALUES_MAX} of it"));
-            }
-        }
-        if out.is_empty() { Lookup::Absent } else { Lookup::Found(out) }
-    }
-
-    fn step(&self, value: &Value) -> Lookup {
-        match self {
-            // A merchant's free text may stand where a plugin puts JSON: what does not begin like a JSON object or
-            // array has no members and so no value. What begins like one and is none is not guessed at.
-            Self::Json(pointer) => match value.bytes.trim_ascii_start().first() {
-                Some(b'{' | b'[') => match Document::parse(Bytes::copy_from_slice(&value.bytes)) {
-                    Ok(document) => document.lookup(pointer),
-                    Err(problem) => Lookup::Unreadable(format!("it is declared as JSON: {problem}")),
-                },
-                _ => Lookup::Absent,
-            },
-            Self::Segment(index) => Lookup::text(segments(&value.bytes).nth(*index).unwrap_or_default()),
-        }
-    }
+    if out.is_empty() { Lookup::Absent } else { Lookup::Found(out) }
 }
 
 pub(super) fn parse_pointer(text: &str) -> Result<Pointer, SourceProblem> {
@@ -357,24 +325,6 @@ fn too_long() -> Lookup {
     Lookup::Unreadable(format!("it is longer than {VALUE_BYTES_MAX} bytes"))
 }
 
-fn segments(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let separator: &[u8] = if memchr::memmem::find(text, b"||").is_some() { b"||" } else { b"|" };
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        match memchr::memmem::find(text, separator) {
-            Some(at) => {
-                rest = Some(&text[at + separator.len()..]);
-                Some(&text[..at])
-            }
-            None => {
-                rest = None;
-                Some(text)
-            }
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -419,7 +369,9 @@ mod tests {
         );
         assert!(wrong("cart").contains("kind:name"));
         assert!(wrong("json:order_id").contains("begins with `/`"));
-        assert!(wrong("form:a|jwt:user_id").contains("segment:N"));
+        assert!(wrong("form:a|jwt:").contains("names nothing"));
+        assert!(wrong("form:a|xml:/b").contains("segment:N"));
+        assert!(wrong("form:a|json:/b|json:/b|json:/b|json:/b|json:/b").contains("more than 4 times"));
         assert!(wrong("cookie:*").contains("names nothing"));
         for text in [
             "",

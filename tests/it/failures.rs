@@ -68,22 +68,6 @@ async fn a_server_that_refuses_the_connection_costs_nothing_but_the_next_one() {
     assert_eq!(shop.visit(0).server, "shop-2:80");
 }
 
-// One of two servers is away for a while. No exchange fails by it, so that its own line is all that an operator has.
-#[tokio::test(flavor = "local", start_paused = true)]
-async fn a_dead_server_among_several_is_told_of_once_and_so_is_its_return() {
-    let shop = Shop::refuses_connections(1, ok(RUN));
-    let gate = Gate::start(&shop).await;
-    for order in 1..=6 {
-        assert_eq!(gate.post("/checkout", &format!("order={order}")).await.status, 200);
-        tokio::time::sleep(secs(60)).await;
-    }
-    let told = |event| -> Vec<_> {
-        gate.events(event).iter().map(|line| (line["upstream"].clone(), line["server"].clone())).collect()
-    };
-    assert_eq!(told("server-down"), [("shop".into(), "shop-1:80".into())]);
-    assert_eq!(told("server-up"), [("shop".into(), "shop-1:80".into())]);
-}
-
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn the_numbers_of_an_event_are_numbers() {
     let shop = Shop::resets_before_answer(secs(0), ok(RUN));

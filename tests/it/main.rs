@@ -15,6 +15,8 @@ mod guarantees;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod language;
+#[cfg(test)]
 mod modes;
 #[cfg(test)]
 mod proxy;

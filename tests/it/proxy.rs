@@ -15,6 +15,7 @@ mod patience;
 mod program;
 mod restart;
 mod sending;
+mod servers;
 mod shop;
 mod spread;
 mod streaming;

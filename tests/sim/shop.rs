@@ -128,7 +128,14 @@ impl Lead {
         headers.insert(LOCATION, HeaderValue::from(number));
         let body = body.map_or(Kept::Dropped, Kept::Whole);
         let status = StatusCode::OK;
-        let record = Record { status, headers, body, fence, answered_at: 0, remaining: Duration::ZERO };
+        let record = Record {
+            status,
+            headers: headers.into(),
+            body,
+            fence,
+            answered_at: 0,
+            remaining: Duration::ZERO,
+        };
         Answered { answer: Arc::new(record), judged, keep: self.kind.keep() }
     }
 
@@ -207,7 +214,7 @@ impl Sender for Lead {
 
 fn told(judged: Judged) -> Told {
     match judged {
-        Judged::Done => Told::Done,
+        Judged::Done | Judged::Pending => Told::Done,
         Judged::Failed => Told::Failed,
     }
 }

@@ -22,16 +22,26 @@ pub(super) struct Pointer {
     steps: Vec<String>,
 }
 
-/// The JSON in a body: all of it, or else the first value from the first `{"` on. PHP prints notices before the
-/// answer and plugins print comments behind it; WooCommerce's own script cuts both away.
+/// How many places of a body are tried where JSON may begin. A notice that quotes an array has some of its own.
+const STARTS_MAX: usize = 8;
+
+/// The JSON in a body: all of it, or else the first value that begins with `{"`. PHP prints notices before the answer
+/// and plugins print comments behind it; WooCommerce's own script cuts both away.
 pub(super) fn root(body: &[u8]) -> Option<Raw<'_>> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     if let Ok(whole) = serde_json::from_slice(body) {
         return Some(whole);
     }
-    let start = memmem::find(body, b"{\"")?;
-    let mut rest = serde_json::Deserializer::from_slice(&body[start..]);
-    Deserialize::deserialize(&mut rest).ok()
+    for start in memmem::find_iter(body, b"{\"").take(STARTS_MAX) {
+        let mut rest = serde_json::Deserializer::from_slice(&body[start..]);
+        match <Raw<'_>>::deserialize(&mut rest) {
+            Ok(value) => return Some(value),
+            // It broke off: what stands in it is not the answer.
+            Err(error) if error.is_eof() => return None,
+            Err(_) => {}
+        }
+    }
+    None
 }
 
 /// The text to compare: a string's content, anything else as it was sent; nothing for `null`.
@@ -175,6 +185,12 @@ mod tests {
             assert_eq!(at(document, pointer).as_deref(), found, "{pointer}");
         }
         assert_eq!(at("42", "").as_deref(), Some("42"));
+    }
+
+    #[test]
+    fn what_stands_in_an_answer_that_broke_off_is_not_the_answer() {
+        assert_eq!(at(r#"{"result":"failure","data":{"result":"success"}"#, "/result"), None);
+        assert_eq!(at(r#"Notice {"x {"result":"failure"}"#, "/result").as_deref(), Some("failure"));
     }
 
     #[test]

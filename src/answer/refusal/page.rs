@@ -84,7 +84,7 @@ fn next(refusal: &Refusal) -> Option<&str> {
 }
 
 /// For text and for quoted attributes alike; what would turn or hide text becomes a space.
-fn escape(out: &mut String, text: &str) {
+pub(super) fn escape(out: &mut String, text: &str) {
     for character in text.chars() {
         match character {
             '&' => out.push_str("&amp;"),

@@ -56,6 +56,7 @@ pub(super) fn of(refusal: &Refusal) -> Text {
         Refusal::AnswerTooLarge { answered, judged, .. } => {
             let words = match judged {
                 Judged::Done => ANSWER_TOO_LARGE,
+                Judged::Pending => PENDING_TOO_LARGE,
                 Judged::Failed => FAILURE_TOO_LARGE,
             };
             words.after(Cow::Owned(format!("The shop answered {} to this request.", answered.as_u16())))
@@ -184,6 +185,14 @@ const ANSWER_TOO_LARGE: Words = Words {
         order.",
     shopper: ALREADY_DONE,
     retry: Retry::Pointless,
+};
+const PENDING_TOO_LARGE: Words = Words {
+    title: "The request needs another step, and its answer was not kept",
+    detail: "The answer that names the step was too large to be shared with those who sent the same request meanwhile. \
+        Go on where the first answer led. Sent again after some seconds, the request goes to the shop as a new one.",
+    shopper: "Your order is waiting for one more step from you, such as the payment. Please go on in the window where \
+        you began it.",
+    retry: Retry::Safe,
 };
 const FAILURE_TOO_LARGE: Words = Words {
     title: "The request failed, the shop's answer was not kept",

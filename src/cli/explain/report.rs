@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use super::raw::{RawAnswer, RawRequest};
 use crate::{
-    answer::{judge::Seen, refusal::Refusal},
+    answer::{
+        judge::Seen,
+        refusal::{Busy, Refusal},
+    },
     claim::Keep,
     config::{Config, Enforce, Guard, Mode, OnNoKey, Renewal, Route, show_duration, show_size},
     gate::{
@@ -127,7 +130,7 @@ pub(super) fn report(config: &Config, raw: RawRequest, answer: Option<RawAnswer>
         notes: Vec::new(),
     };
     match asked.search(&mut report.passed) {
-        Err(refusal) => report.verdict = refuse(&refusal),
+        Err(refusal) => report.verdict = refuse(&refusal, Busy::ByAccept),
         Ok((number, hit)) => asked.taken(number, &hit, answer.as_ref(), &mut report),
     }
     if report.reading.is_some() && config.store.secret.is_none() {
@@ -270,7 +273,7 @@ impl Asked<'_> {
             return;
         };
         let told = match content {
-            Err(refusal) => refuse(&refusal),
+            Err(refusal) => refuse(&refusal, guard.busy),
             Ok(content) => {
                 report.reading = Some(request::explain(&guard.rules, self.secret, &view, &content));
                 let signed = self.signature(guard, &view, report);
@@ -324,11 +327,11 @@ fn guarded(
     read: Result<Reading, Unread>,
 ) -> Told {
     if let Some(doubt) = hit.doubt {
-        return refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() });
+        return refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, guard.busy);
     }
     match signed {
         Ok(()) => {}
-        Err(OnBadSignature::Refuse) => return refuse(&Refusal::BadSignature),
+        Err(OnBadSignature::Refuse) => return refuse(&Refusal::BadSignature, guard.busy),
         Err(OnBadSignature::Pass) => {
             let because = "sent to the shop unguarded, because its signature is not good: it holds no lane, gets nobody's \
                 answer and leaves none"
@@ -346,9 +349,11 @@ fn guarded(
             status: None,
             because: format!("sent to the shop unguarded, because it names no order; looked at {looked}"),
         },
-        (Err(Unread::NoKey { looked }), OnNoKey::Refuse) => refuse(&Refusal::NoKey { detail: looked.into() }),
+        (Err(Unread::NoKey { looked }), OnNoKey::Refuse) => {
+            refuse(&Refusal::NoKey { detail: looked.into() }, guard.busy)
+        }
         (Err(Unread::Unreadable { what }), _) => {
-            refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None })
+            refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, guard.busy)
         }
     }
 }
@@ -383,11 +388,11 @@ fn pass(because: &str) -> Told {
     Told { verdict: "pass", refusal: None, status: None, because: because.to_owned() }
 }
 
-fn refuse(refusal: &Refusal) -> Told {
+fn refuse(refusal: &Refusal, busy: Busy) -> Told {
     Told {
         verdict: "refuse",
         refusal: Some(refusal.name()),
-        status: Some(refusal.status().as_u16()),
+        status: Some(busy.status(refusal).as_u16()),
         because: refusal.to_string(),
     }
 }
@@ -399,11 +404,18 @@ fn judged(guard: &Guard, shares: bool, answer: &RawAnswer) -> AnswerTold {
     let seen = if too_large { Seen::Begun } else { Seen::Whole(body) };
     let explained = guard.done_when.explain_seen(parts.status, &parts.headers, seen, guard.record_max);
     let judged = explained.judged;
-    let kept = match (judged, lead::keep(guard, shares)) {
+    let kept = match (judged, lead::keep(guard, judged, shares)) {
         (Judged::Failed, _) => {
             "given to those who wait for it and kept for nobody: the same request is sent again".to_owned()
         }
-        (Judged::Done, Keep::Not) => "given to those who wait for it, and not kept".to_owned(),
+        (Judged::Done | Judged::Pending, Keep::Not) => {
+            "given to those who wait for it, and not kept".to_owned()
+        }
+        (Judged::Pending, Keep::For { seen, .. }) => format!(
+            "given to those who wait for it, and for {} to whoever sends the same: something is left to do for the \
+             client, so no record is kept",
+            show_duration(seen)
+        ),
         (Judged::Done, Keep::For { unseen, seen }) => {
             let (seen, unseen) = (show_duration(seen), show_duration(unseen));
             let what = match too_large {
@@ -423,6 +435,7 @@ fn judged(guard: &Guard, shares: bool, answer: &RawAnswer) -> AnswerTold {
         status: parts.status.as_u16(),
         judged: match judged {
             Judged::Done => "done",
+            Judged::Pending => "pending",
             Judged::Failed => "failed",
         },
         because: explained.why,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::{DAY, GIB, Shared, keys, millis, route::Match, route::locate, secs, store::ON_STORE_DOWN};
 use crate::{
-    answer::judge::{DoneSpec, DoneWhen},
+    answer::{
+        judge::{DoneSpec, DoneWhen},
+        refusal::Busy,
+    },
     config::{
         Enforce, Guard, Mode, OnNoKey, Order, SendKey, Store, StoreKind,
         file::{Kind, Value, one_line},
@@ -34,6 +37,7 @@ const USELESS: [(Mode, &[&str], &str); 2] = [
             "replay_scope",
             "replay_for",
             "replay_unseen_for",
+            "pending_for",
             "record_max",
             "followers_max",
             "send_idempotency_key",
@@ -42,7 +46,7 @@ const USELESS: [(Mode, &[&str], &str); 2] = [
     ),
     (
         Mode::Signal,
-        &["replay_scope", "replay_for", "replay_unseen_for"],
+        &["replay_scope", "replay_for", "replay_unseen_for", "pending_for"],
         "mode \"signal\" shares an answer between those that wait for it and keeps no records",
     ),
 ];
@@ -51,7 +55,7 @@ const USELESS: [(Mode, &[&str], &str); 2] = [
 pub(super) fn guard(reader: &Reader<'_>, shared: &Shared<'_>, place: &Place<'_>) -> Guard {
     let mode = mode(reader);
     let rules = rules(reader, shared, place, mode);
-    let done_when = done_when(reader);
+    let done_when = judging(reader);
     let replay_for = reader.duration("replay_for", DAY, secs(1)..=DAY * 90);
     let replay_unseen_for = reader.duration("replay_unseen_for", replay_for, secs(1)..=DAY * 90);
     let wait_max = reader.duration("wait_max", secs(60), millis(100)..=secs(3600));
@@ -64,6 +68,7 @@ pub(super) fn guard(reader: &Reader<'_>, shared: &Shared<'_>, place: &Place<'_>)
         done_when: done_when.unwrap_or_default(),
         replay_for,
         replay_unseen_for,
+        pending_for: pending_for(reader, replay_for),
         wait_max,
         followers_max: reader.count("followers_max", 1000, 1..=1_000_000),
         lane_depth_max: reader.count("lane_depth_max", 64, 1..=100_000),
@@ -76,6 +81,7 @@ pub(super) fn guard(reader: &Reader<'_>, shared: &Shared<'_>, place: &Place<'_>)
             true => SendKey::Yes,
             false => SendKey::No,
         },
+        busy: reader.choice("busy", &Busy::ALL).unwrap_or_default(),
         body_max,
         body_timeout: reader.duration("body_timeout", secs(30), millis(100)..=secs(3600)),
         record_max: reader.size("record_max", 1 << 20, 1..=GIB),
@@ -311,20 +317,57 @@ fn success(reader: &Reader<'_>, mode: Mode) {
     }
 }
 
-/// `done_when`: one table, or a list of which any may hold.
-fn done_when(reader: &Reader<'_>) -> Option<DoneWhen> {
-    reader.value("done_when")?;
+/// `done_when` and what is said beside it by `pending_when`.
+fn judging(reader: &Reader<'_>) -> Option<DoneWhen> {
+    let done = specs(reader, "done_when");
+    let pending = specs(reader, "pending_when");
+    if pending.is_some() && reader.value("done_when").is_none() {
+        let follows = "every 2xx and 3xx counts as done then, and what is done is never pending";
+        let mend =
+            "say what done is, for example done_when = { header = { location = \"~/order-received/\" } }";
+        reader.report().error(
+            &reader.at_key("pending_when"),
+            "`pending_when` without `done_when`",
+            follows,
+            mend,
+        );
+    }
+    let done = DoneWhen::new(&done?).ok()?;
+    match pending {
+        Some(pending) => done.or_pending(&pending).ok(),
+        None => Some(done),
+    }
+}
+
+fn pending_for(reader: &Reader<'_>, replay_for: Duration) -> Duration {
+    let report = reader.report();
+    let pending_for = reader.duration("pending_for", secs(5).min(replay_for), millis(100)..=secs(600));
+    if reader.value("pending_for").is_some() && reader.value("pending_when").is_none() {
+        let follows = "without `pending_when` no answer is pending";
+        report.error(&reader.at_key("pending_for"), "`pending_for` has no effect", follows, "take it out");
+    }
+    if pending_for > replay_for {
+        let what = "`pending_for` is longer than `replay_for`";
+        let follows = "what is not finished would be repeated for longer than what is";
+        report.warning(&reader.at_value("pending_for"), what, follows, "write seconds");
+    }
+    pending_for
+}
+
+/// A condition on answers: one table, or a list of which any may hold. `None` where it is not there or not sound.
+fn specs(reader: &Reader<'_>, key: &'static str) -> Option<Vec<DoneSpec>> {
+    reader.value(key)?;
     let mut specs = Vec::new();
     let mut sound = true;
-    for table in reader.tables("done_when") {
-        let (spec, complete) = done_spec(&table);
+    for table in reader.tables(key) {
+        let (spec, complete) = done_spec(&table, key);
         table.finish();
         // Each is built alone first, so that a problem is known to be in this one.
         if let Err(problems) = DoneWhen::new(std::slice::from_ref(&spec)) {
             sound = false;
             // What is left of a table of which a part could not be read may be nothing, and that is no problem of its own.
             for problem in problems.into_iter().filter(|problem| complete || !problem.field.is_empty()) {
-                let what = format!("`done_when`: `{}`: {}", problem.field, one_line(&problem.message));
+                let what = format!("`{key}`: `{}`: {}", problem.field, one_line(&problem.message));
                 let mend = "mend it; single quotes keep backslashes as they are";
                 let follows = "no answer could be judged by it";
                 reader.report().error(&locate(&table, &problem.field), what, follows, mend);
@@ -333,13 +376,10 @@ fn done_when(reader: &Reader<'_>) -> Option<DoneWhen> {
         sound &= complete;
         specs.push(spec);
     }
-    if !sound || specs.is_empty() {
-        return None;
-    }
-    DoneWhen::new(&specs).ok()
+    (sound && !specs.is_empty()).then_some(specs)
 }
 
-fn done_spec(table: &Reader<'_>) -> (DoneSpec, bool) {
+fn done_spec(table: &Reader<'_>, key: &str) -> (DoneSpec, bool) {
     let mut spec = DoneSpec { body: table.text("body").map(|text| text.value), ..DoneSpec::default() };
     let mut complete = true;
     let status = table.value("status");
@@ -375,8 +415,9 @@ fn done_spec(table: &Reader<'_>) -> (DoneSpec, bool) {
     }
     if table.entries().is_empty() {
         let at: At = table.at.clone();
-        let mend = "write for example done_when = { status = [200] }";
-        table.report().error(&at, "`done_when` has no condition", "any answer would count as done", mend);
+        let mend = format!("write for example {key} = {{ status = [200] }}");
+        let follows = format!("any answer would count as {}", key.trim_end_matches("_when"));
+        table.report().error(&at, format!("`{key}` has no condition"), follows, mend);
         complete = false;
     }
     (spec, complete)

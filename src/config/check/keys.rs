@@ -76,6 +76,14 @@ pub(super) fn identity(reader: &Reader<'_>, params: Option<&[String]>) -> Option
         reader.report().error(&value.at, "`identity` is empty", "", mend);
     }
     let sources = sources(reader, "identity", &texts, params);
+    for text in texts.iter().filter(|text| text.value.split('|').skip(1).any(|step| step.starts_with("jwt:")))
+    {
+        let what = format!("`identity` has \"{}\", and no token's signature is looked at", text.value);
+        let follows =
+            "whoever writes that claim into a token of their own is given the answers of the one it names";
+        let mend = "name the whole token, such as \"header:cart-token\"; a claim is for `order`, where it can only wait";
+        reader.report().warning(&text.at, what, follows, mend);
+    }
     Some(Declared { identity: Identity::AllPresent(sources), is_none: false })
 }
 
@@ -195,8 +203,6 @@ fn later_source(text: &str) -> Option<&'static str> {
         Some("xml:")
     } else if text.starts_with("graphql:") {
         Some("graphql:")
-    } else if text.split('|').skip(1).any(|step| step.starts_with("jwt:")) {
-        Some("|jwt:")
     } else {
         None
     }
@@ -204,6 +210,11 @@ fn later_source(text: &str) -> Option<&'static str> {
 
 /// The word about money that an ignore rule covers, if there is one; `*` where it covers everything.
 fn money(rule: &str) -> Option<&'static str> {
+    // What stands before the last step says where, and is not left out.
+    money_in(rule.rsplit('|').next()?)
+}
+
+fn money_in(rule: &str) -> Option<&'static str> {
     let (kind, name) = rule.split_once(':')?;
     if kind == "header" || kind == "cookie" {
         return None;
@@ -261,6 +272,7 @@ mod tests {
             "json:/totalPrice",
             "form:orderAmountCents",
             "json:/cart/items",
+            "json:/form_encoded|form:a*",
         ] {
             assert!(money(rule).is_some(), "{rule}");
         }
@@ -271,6 +283,7 @@ mod tests {
             "form:_wpnonce",
             "form:woocommerce-cart-nonce",
             "json:/totally_fine",
+            "json:/total|form:_wpnonce",
             "header:*",
             "cookie:price",
             "query:_*",
@@ -284,7 +297,6 @@ mod tests {
     fn sources_of_later_versions_are_known_by_name() {
         assert_eq!(later_source("xml:/order"), Some("xml:"));
         assert_eq!(later_source("graphql:cartId"), Some("graphql:"));
-        assert_eq!(later_source("header:cart-token|jwt:user_id"), Some("|jwt:"));
         assert_eq!(later_source("form:custom|json:/order_id"), None);
     }
 }
