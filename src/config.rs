@@ -19,6 +19,7 @@ mod check;
 mod file;
 mod problem;
 mod reader;
+mod senders;
 mod suggest;
 mod units;
 

@@ -39,7 +39,7 @@ use crate::{
         replay::{self, How, Share, Storing},
     },
     claim::{Boarding, Demand, End, Ended, Keep, LostCause, Part, Role, Ticket},
-    config::{Enforce, Guard, Mode, OnNoKey, SendKey},
+    config::{Enforce, Guard, Mode, SendKey},
     ops::words::{Phase, Reason},
     request::{self, IdentityRead, Reading, Unread},
     store::{Judged, Standing},
@@ -55,7 +55,7 @@ use given::{delivered, give, hold_of, leaders_answer, streamed};
 use lead::{Lead, Ready};
 use renew::Renewing;
 use report::Report;
-use verify::Signed;
+use verify::{Aside, Signed, understood};
 
 /// How soon a client may try again that was refused for a bound or waited in vain; the flight goes on meanwhile.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -147,6 +147,7 @@ fn guarded<'a>(
             Err(refusal) => return report.refuse(&refusal, Phase::Read),
         };
         report.read();
+        let arrived = Instant::now();
         if let Some(doubt) = matched.doubt.take() {
             return report.refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, Phase::Read);
         }
@@ -156,28 +157,14 @@ fn guarded<'a>(
         }
         let upstream = core.gate.config.routes[matched.route].upstream;
         let renewing = renew::of_request(core, upstream, &matched, Some(&read)).await;
-        if signed == Signed::PassedOn {
-            let why = Reason::BadSignature;
-            return Box::pin(bypass(core, client, id, matched, (read, &renewing), (report, why))).await;
-        }
-        let mut reading = match extract(core, guard, &matched, &read) {
+        let mut reading = match understood(core, guard, &matched, &read, signed) {
             Ok(reading) => reading,
-            Err(Unread::NoKey { looked }) => match guard.on_no_key {
-                OnNoKey::Bypass => {
-                    let why = Reason::NoOrderKey;
-                    return Box::pin(bypass(core, client, id, matched, (read, &renewing), (report, why)))
-                        .await;
-                }
-                OnNoKey::Refuse => {
-                    return report.refuse(&Refusal::NoKey { detail: looked.into() }, Phase::Read);
-                }
-            },
-            Err(Unread::Unreadable { what }) => {
-                return report
-                    .refuse(&Refusal::BodyUnreadable { detail: what.into(), cause: None }, Phase::Read);
+            Err(Aside::Pass(why)) => {
+                return Box::pin(bypass(core, client, id, matched, (read, &renewing), (report, why))).await;
             }
+            Err(Aside::Refuse(refusal)) => return report.refuse(&refusal, Phase::Read),
         };
-        let (named, arrived) = (for_operators(core, &reading), Instant::now());
+        let named = for_operators(core, &reading);
         report.reading(&mut reading);
         let share = match reading.identity {
             IdentityRead::Undeclared => Share::NoIdentity,

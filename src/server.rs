@@ -209,9 +209,8 @@ impl Server {
             let _ = fs::remove_file(path);
         }
         if let Drained::Cut { flights, connections } = drained {
-            let (flights, connections) = (flights.to_string(), connections.to_string());
-            let fields = [("flights", flights.as_str()), ("connections", connections.as_str())];
-            self.gate.log.event(log::Level::Error, "drain-cut", &fields);
+            let numbers = [("flights", flights as u64), ("connections", connections as u64)];
+            self.gate.log.event_of(log::Level::Error, "drain-cut", &[], &numbers);
         } else {
             self.gate.log.event(log::Level::Info, "drained", &[]);
         }

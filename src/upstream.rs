@@ -7,6 +7,7 @@
 pub mod body;
 pub mod connect;
 pub mod fleet;
+mod interim;
 pub mod pool;
 pub mod send;
 mod turn;
@@ -16,6 +17,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 pub use body::{FromShop, ToShop};
 pub use connect::{Connect, ConnectError, TcpConnector};
 pub use fleet::{Balance, Fleet};
+pub use interim::Interim;
 pub use send::{Begun, Purpose, SendError, Sent};
 pub use turn::Affinity;
 

@@ -16,6 +16,8 @@ mod address;
 mod guard;
 mod keys;
 mod route;
+mod sense;
+mod shadow;
 mod store;
 mod upstream;
 mod verify;

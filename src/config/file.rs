@@ -143,11 +143,28 @@ impl Loader<'_> {
 
     fn parse(&mut self, file: usize, text: &str) -> Table {
         let (parsed, errors) = DeTable::parse_recoverable(text);
+        let mut is_first = true;
         for error in errors {
-            self.report.tear();
             let at = At::new(file, error.span().unwrap_or(0..0));
-            let what = format!("this is not TOML: {}", one_line(error.message()));
-            self.report.error(&at, what, "", "mend the syntax; see https://toml.io");
+            let message = one_line(error.message());
+            // The header of a table that was not understood leaves its keys to the table before.
+            if !is_first && message.starts_with("duplicate key") {
+                continue;
+            }
+            if is_first {
+                self.report.tear_from(At { start: section_of(text, at.start), ..at.clone() });
+                is_first = false;
+            }
+            // Whatever follows is read as if it stood in that list.
+            let is_open = message.contains("array elements") || message.contains("in array");
+            let mend = match is_open {
+                true => "close the list or the text that begins before this; see https://toml.io",
+                false => "mend the syntax; see https://toml.io",
+            };
+            self.report.syntax(&at, format!("this is not TOML: {message}"), mend);
+            if is_open {
+                break;
+            }
         }
         self.table(file, parsed.into_inner())
     }
@@ -262,6 +279,23 @@ impl Loader<'_> {
         merge(&mut included, std::mem::take(table), self.report);
         *table = included;
     }
+}
+
+/// Where the section begins that a place stands in: the last line up to it with a header of the whole file's.
+fn section_of(text: &str, place: usize) -> usize {
+    let mut from = 0;
+    let mut begins = 0;
+    for line in text.split_inclusive('\n') {
+        if from > place {
+            break;
+        }
+        let header = line.trim_start().strip_prefix('[').map(|header| header.trim_start_matches('['));
+        if header.is_some_and(|header| !header.split(']').next().unwrap_or(header).contains('.')) {
+            begins = from;
+        }
+        from += line.len();
+    }
+    begins
 }
 
 /// Adds what another file holds: lists of tables grow, anything else may stand once.

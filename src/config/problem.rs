@@ -137,7 +137,11 @@ impl Sources {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     list: RefCell<Vec<Problem>>,
+    /// What cannot be parsed.
+    syntax: RefCell<Vec<Problem>>,
     torn: Cell<bool>,
+    /// Where files are torn, one place for each.
+    tears: RefCell<Vec<At>>,
 }
 
 impl Report {
@@ -175,13 +179,31 @@ impl Report {
         self.list.borrow().iter().any(|problem| problem.at == *at)
     }
 
-    /// Notes that a part of a file could not be parsed: what seems to be missing may stand in that part.
+    /// Notes that a part of a file could not be read: what seems to be missing may stand in that part.
     pub(super) fn tear(&self) {
         self.torn.set(true);
     }
 
     pub(super) fn is_torn(&self) -> bool {
         self.torn.get()
+    }
+
+    /// Notes that a file could not be parsed from there on: what is wrong with the rest may follow from that.
+    pub(super) fn tear_from(&self, at: At) {
+        self.tear();
+        self.tears.borrow_mut().push(at);
+    }
+
+    /// Reports what cannot be parsed.
+    pub(super) fn syntax(&self, at: &At, what: String, mend: &str) {
+        let problem = Problem {
+            severity: Severity::Error,
+            at: at.clone(),
+            what: printable(&what),
+            follows: String::new(),
+            mend: printable(mend),
+        };
+        self.syntax.borrow_mut().push(problem);
     }
 
     /// Reports that something is missing, unless it may stand where the file could not be parsed.
@@ -200,7 +222,13 @@ impl Report {
     /// Ends the collection: everything in the order of the files.
     #[must_use]
     pub(super) fn finish(self, sources: Sources) -> Problems {
+        let tears = self.tears.into_inner();
         let mut list = self.list.into_inner();
+        // What follows from a tear would hide it.
+        list.retain(|problem| {
+            tears.iter().all(|tear| tear.file != problem.at.file || problem.at.start < tear.start)
+        });
+        list.extend(self.syntax.into_inner());
         list.sort_by(|left, right| (&left.at, left.severity).cmp(&(&right.at, right.severity)));
         Problems { list, sources }
     }

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::{
+    answer::refusal::{Busy, Refusal, Wants},
     config::Address,
     gate::Gate,
     ops::{log::Level, words::Reason},
@@ -25,9 +26,8 @@ const BACKLOG: i32 = 4096;
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// What a client gets whose connection is one too many.
-const TOO_MANY: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 2\r\nconnection: close\r\n\r\n";
+/// When a client may come back whose connection was one too many.
+const TOO_MANY_RETRY: Duration = Duration::from_secs(2);
 
 /// A bound socket.
 pub enum Listener {
@@ -97,13 +97,14 @@ enum Fresh {
 /// Accepts until the future is dropped, and hands every connection to `deliver`.
 pub async fn accept(gate: &Gate, listener: &Listener, number: usize, deliver: impl Fn(Accepted)) {
     let mut backoff = BACKOFF_MIN;
+    let too_many = too_many();
     loop {
         match listener.accept().await {
             Ok(fresh) => {
                 backoff = BACKOFF_MIN;
                 if gate.connections.load(Relaxed) >= gate.config.limits.connections_max {
                     gate.metrics.unrouted().refusal(Reason::Overloaded);
-                    turn_away(fresh);
+                    turn_away(fresh, &too_many);
                     continue;
                 }
                 if let Ok(stream) = detach(fresh) {
@@ -123,11 +124,25 @@ pub async fn accept(gate: &Gate, listener: &Listener, number: usize, deliver: im
 }
 
 /// A refusal that costs nothing: written if the socket takes it at once.
-fn turn_away(fresh: Fresh) {
+fn turn_away(fresh: Fresh, answer: &[u8]) {
     match fresh {
-        Fresh::Tcp(stream, _) => drop(stream.try_write(TOO_MANY)),
-        Fresh::Unix(stream) => drop(stream.try_write(TOO_MANY)),
+        Fresh::Tcp(stream, _) => drop(stream.try_write(answer)),
+        Fresh::Unix(stream) => drop(stream.try_write(answer)),
     }
+}
+
+/// What a client gets whose connection is one too many: the refusal that it would get by a connection.
+fn too_many() -> Vec<u8> {
+    let bound = "connections of clients (limits.connections_max)";
+    let refusal = Refusal::Overloaded { retry_after: TOO_MANY_RETRY, bound };
+    let response = refusal.render(Busy::ByAccept, Wants::Problem, "");
+    let status = response.status();
+    let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or(""));
+    for (name, value) in response.headers() {
+        answer.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or("")));
+    }
+    answer.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", response.body().len()));
+    [answer.as_bytes(), response.body()].concat()
 }
 
 /// Takes a connection off this runtime, so that another can take it on.

@@ -66,6 +66,19 @@ impl Reply {
         Self::Whole { data: Some(bytes).filter(|bytes| !bytes.is_empty()), delivered: None, lent: None }
     }
 
+    /// Adds somebody who looks on; of what is there already nothing passes any more.
+    pub fn watch(&mut self, mut watch: Box<dyn Watch>) {
+        match self {
+            Self::Shop(streaming) if !streaming.shop.is_end_stream() => {
+                streaming.watch = Some(match streaming.watch.take() {
+                    None => watch,
+                    Some(first) => Box::new(Both(first, watch)),
+                });
+            }
+            Self::Shop(_) | Self::Whole { .. } | Self::Relay { .. } => watch.end(),
+        }
+    }
+
     pub fn relay(pieces: mpsc::Receiver<Piece>) -> Self {
         Self::Relay { pieces, ended: false }
     }
@@ -100,6 +113,20 @@ pub trait Watch {
     fn data(&mut self, bytes: &Bytes);
     /// The answer has passed to its end.
     fn end(&mut self);
+}
+
+struct Both(Box<dyn Watch>, Box<dyn Watch>);
+
+impl Watch for Both {
+    fn data(&mut self, bytes: &Bytes) {
+        self.0.data(bytes);
+        self.1.data(bytes);
+    }
+
+    fn end(&mut self) {
+        self.0.end();
+        self.1.end();
+    }
 }
 
 impl Streaming {

@@ -12,7 +12,7 @@ use http::{Extensions, HeaderMap, Method, StatusCode, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::forward::Peer;
-use crate::answer::refusal::Refusal;
+use crate::{answer::refusal::Refusal, upstream::Interim};
 
 /// Informational answers kept until they are written; a shop that sends more loses the rest.
 const HINTS_MAX: usize = 8;
@@ -147,16 +147,7 @@ impl Client {
     /// Asks for the shop's informational answers to this request (RFC 9110 section 15.2).
     pub fn pass_informational(&self, extensions: &mut Extensions) {
         let hints = Arc::clone(&self.hints);
-        let mut carrier = http::Request::new(());
-        std::mem::swap(carrier.extensions_mut(), extensions);
-        hyper::ext::on_informational(&mut carrier, move |answer| {
-            // 100 is between us and each side; 101 is a final answer of its own kind.
-            if answer.status() == StatusCode::CONTINUE {
-                return;
-            }
-            hints.push((answer.status(), answer.headers().clone()));
-        });
-        std::mem::swap(carrier.extensions_mut(), extensions);
+        Interim::listen(extensions, move |status, headers| hints.push((status, headers.clone())));
     }
 
     /// Waits for the shop's answer and passes informational ones on meanwhile.

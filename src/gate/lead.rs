@@ -34,7 +34,7 @@ use crate::{
     request::Scope,
     store::{Fence, Hold, InDoubtPolicy, Judged, Record},
     upstream::{
-        Affinity, Begun, FromShop, Purpose, SendError, ToShop,
+        Affinity, Begun, FromShop, Interim, Purpose, SendError, ToShop,
         send::{self, Outgoing},
     },
 };
@@ -244,6 +244,8 @@ impl Exchange {
         let mut outgoing = course.outgoing.take();
         if let Some(request) = &mut *outgoing {
             request.headers_mut().insert(forward::FENCE, forward::number(fence.0));
+            // Nobody is told of a guarded request's interim answers: its leader is not its client.
+            Interim::listen(request.extensions_mut(), |_, _| {});
         }
         let sending =
             core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun, course.affinity);

@@ -26,6 +26,8 @@ use crate::{
 pub struct Passed {
     pub response: Response<Reply>,
     pub server: Option<usize>,
+    /// When it began to be sent.
+    pub sent_at: Instant,
 }
 
 /// Makes an onlooker for an answer, from its head, if there is to be one.
@@ -82,7 +84,7 @@ pub async fn pass(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(protocol) = protocol else { return Err(Refusal::UpstreamReset { cause: None }) };
         client.open_tunnel(hyper::upgrade::on(&mut response));
-        return Ok(Passed { response: switching(id, protocol, response), server: Some(server) });
+        return Ok(Passed { response: switching(id, protocol, response), server: Some(server), sent_at });
     }
     renew::of_answer(core, renewing, response.headers()).await;
     let trailers = forward::Trailers::of(response.headers(), HopFields::of(response.headers()));
@@ -93,7 +95,8 @@ pub async fn pass(
         None => Streaming::new(body, patience),
         Some(watch) => Streaming::watched(body, patience, watch),
     };
-    Ok(Passed { response: Response::from_parts(parts, Reply::Shop(streaming)), server: Some(server) })
+    let response = Response::from_parts(parts, Reply::Shop(streaming));
+    Ok(Passed { response, server: Some(server), sent_at })
 }
 
 /// Waits for something, from now on and as long as `patience` after the last sign of life, which may come meanwhile.

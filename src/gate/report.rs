@@ -14,7 +14,7 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::{
-    body::Reply,
+    body::{Reply, Watch},
     client::Client,
     core::Core,
     forward::{self, X_REQUEST_ID},
@@ -152,11 +152,16 @@ impl Report {
         }
     }
 
-    /// The request was passed on: the guard stood aside, or only observes.
+    /// The request was passed on: the guard stood aside, or only observes. Its line is written when the answer has
+    /// passed, since nobody knows before how long it is.
     pub fn bypass(mut self, passed: Passed, reason: Reason) -> Response<Reply> {
-        self.server = passed.server;
-        self.tell(Verdict::Bypass, reason, None, Phase::Reply, &passed.response);
-        passed.response
+        let Passed { mut response, server, sent_at } = passed;
+        self.server = server;
+        self.count(Verdict::Bypass, reason);
+        let status = response.status().as_u16();
+        let passing = Passing { report: self, reason, status, sent_at, bytes: 0, told: false };
+        response.body_mut().watch(Box::new(passing));
+        response
     }
 
     pub fn refuse(mut self, refusal: &Refusal, phase: Phase) -> Response<Reply> {
@@ -190,9 +195,24 @@ impl Report {
         status: u16,
         bytes: u64,
     ) {
+        self.count(verdict, reason);
+        self.line((verdict, reason), fault, phase, status, bytes);
+    }
+
+    fn count(&mut self, verdict: Verdict, reason: Reason) {
         self.told = true;
+        self.core.gate.metrics.route(self.route).exchange(verdict, reason);
+    }
+
+    fn line(
+        &self,
+        (verdict, reason): (Verdict, Reason),
+        fault: Option<Fault>,
+        phase: Phase,
+        status: u16,
+        bytes: u64,
+    ) {
         let gate = &self.core.gate;
-        gate.metrics.route(self.route).exchange(verdict, reason);
         if !gate.config.log.access {
             return;
         }
@@ -230,6 +250,37 @@ impl Drop for Report {
         if !self.told {
             let (phase, verdict) = (self.phase, self.verdict);
             self.write(verdict, Reason::ClientGone, Some(Fault::Client), phase, 0, 0);
+        }
+    }
+}
+
+/// An answer that is passed on: its line in the log, once it has passed or broken off.
+struct Passing {
+    report: Report,
+    reason: Reason,
+    status: u16,
+    sent_at: Instant,
+    bytes: u64,
+    told: bool,
+}
+
+impl Watch for Passing {
+    fn data(&mut self, bytes: &Bytes) {
+        self.bytes += bytes.len() as u64;
+    }
+
+    fn end(&mut self) {
+        self.told = true;
+        self.report.spent.upstream = self.sent_at.elapsed();
+        let what = (Verdict::Bypass, self.reason);
+        self.report.line(what, None, Phase::Reply, self.status, self.bytes);
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if !self.told {
+            self.end();
         }
     }
 }

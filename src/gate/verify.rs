@@ -6,9 +6,16 @@ use std::time::SystemTime;
 
 use super::{body::Collected, core::Core, find, find::Matched, search};
 use crate::{
-    config::Guard,
-    ops::{log::Level, words::Signature},
-    request::verify::{BadSignature, OnBadSignature},
+    answer::refusal::Refusal,
+    config::{Guard, OnNoKey},
+    ops::{
+        log::Level,
+        words::{Reason, Signature},
+    },
+    request::{
+        Reading, Unread,
+        verify::{BadSignature, OnBadSignature},
+    },
 };
 
 /// What a request's signature means for it.
@@ -39,6 +46,35 @@ pub(super) fn check(core: &Core, id: &str, guard: &Guard, matched: &Matched, rea
         OnBadSignature::Pass => Signed::PassedOn,
         OnBadSignature::Refuse => Signed::Refused,
     }
+}
+
+/// Why a request is no exchange of its order.
+pub(super) enum Aside {
+    /// It goes to the shop as if there were no guard.
+    Pass(Reason),
+    Refuse(Refusal),
+}
+
+/// What is to be claimed for a request, unless it stands aside.
+pub(super) fn understood(
+    core: &Core,
+    guard: &Guard,
+    matched: &Matched,
+    read: &Collected,
+    signed: Signed,
+) -> Result<Reading, Aside> {
+    if signed == Signed::PassedOn {
+        return Err(Aside::Pass(Reason::BadSignature));
+    }
+    super::extract(core, guard, matched, read).map_err(|unread| match (unread, guard.on_no_key) {
+        (Unread::NoKey { .. }, OnNoKey::Bypass) => Aside::Pass(Reason::NoOrderKey),
+        (Unread::NoKey { looked }, OnNoKey::Refuse) => {
+            Aside::Refuse(Refusal::NoKey { detail: looked.into() })
+        }
+        (Unread::Unreadable { what }, _) => {
+            Aside::Refuse(Refusal::BodyUnreadable { detail: what.into(), cause: None })
+        }
+    })
 }
 
 fn outcome(bad: Option<BadSignature>) -> Signature {

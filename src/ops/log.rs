@@ -114,8 +114,13 @@ impl Log {
 
     /// Something an operator should know. `what` is a fixed word; values stand in the fields.
     pub fn event(&self, level: Level, what: &str, fields: &[(&str, &str)]) {
+        self.event_of(level, what, fields, &[]);
+    }
+
+    /// The same with fields that are numbers.
+    pub fn event_of(&self, level: Level, what: &str, fields: &[(&str, &str)], numbers: &[(&str, u64)]) {
         if level <= self.level {
-            self.send(line::event(self.format, SystemTime::now(), level, what, fields));
+            self.send(line::event(self.format, SystemTime::now(), level, what, fields, numbers));
         }
     }
 

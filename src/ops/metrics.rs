@@ -215,7 +215,7 @@ impl Metrics {
         let mut out = String::with_capacity(16 << 10);
         // Writing to a String cannot fail; were it to, a scraper refuses text without its end mark.
         let _ = text::encode(&mut out, &self.registry);
-        out
+        sorted(&out)
     }
 }
 
@@ -355,6 +355,36 @@ fn upstreams(registry: &mut Registry, names: &[(String, Vec<String>)]) -> Vec<Up
     })
 }
 
+/// The series of each family in the order of their labels, so that two pages can be compared. A histogram's own lines
+/// stay in their order, which is that of its bounds.
+fn sorted(page: &str) -> String {
+    let mut out = String::with_capacity(page.len());
+    let mut series: Vec<(String, &str)> = Vec::new();
+    for line in page.split_inclusive('\n') {
+        if line.starts_with('#') {
+            put_sorted(&mut series, &mut out);
+            out.push_str(line);
+        } else {
+            series.push((series_of(line), line));
+        }
+    }
+    put_sorted(&mut series, &mut out);
+    out
+}
+
+fn put_sorted(series: &mut Vec<(String, &str)>, out: &mut String) {
+    series.sort_by(|(one, _), (other, _)| one.cmp(other));
+    series.drain(..).for_each(|(_, line)| out.push_str(line));
+}
+
+/// The labels of a line, without the bound of a histogram's bucket.
+fn series_of(line: &str) -> String {
+    let Some((_, labels)) = line.split_once('{') else { return String::new() };
+    let labels = labels.rsplit_once('}').map_or(labels, |(labels, _)| labels);
+    let is_bound = |label: &&str| !label.starts_with("le=\"");
+    labels.split(',').filter(is_bound).collect::<Vec<_>>().join(",")
+}
+
 /// The pairs that dashboards may count on being there, at 0.
 const fn is_usual(verdict: Verdict, reason: Reason) -> bool {
     match verdict {
@@ -438,6 +468,25 @@ mod tests {
             upstreams: &[("shop".to_owned(), vec!["10.0.0.10:8080".to_owned()])],
             listeners: &["0.0.0.0:8080".to_owned()],
         })
+    }
+
+    #[test]
+    fn the_series_of_a_family_stand_in_the_order_of_their_labels() {
+        let names: Vec<String> = (0..40).map(|number| format!("route-{number:02}")).collect();
+        let upstreams: Vec<_> = names.iter().map(|name| (name.clone(), vec!["a:80".to_owned()])).collect();
+        let metrics = Metrics::new(&Names { routes: &names, upstreams: &upstreams, listeners: &[] });
+        let page = metrics.encode();
+        let of =
+            |prefix: &str| -> Vec<&str> { page.lines().filter(|line| line.starts_with(prefix)).collect() };
+        let sends = of("oncegate_upstream_sends_total{");
+        assert!(sends.len() >= 40 && sends.is_sorted(), "{sends:?}");
+        let bounds: Vec<f64> = of("oncegate_upstream_seconds_bucket{")
+            .iter()
+            .filter(|line| line.contains("\"route-07\"") && line.contains("\"2xx\""))
+            .filter_map(|line| line.split("le=\"").nth(1)?.split('"').next()?.parse().ok())
+            .collect();
+        assert!(bounds.len() == SECONDS.len() + 1 && bounds.is_sorted(), "{bounds:?}");
+        assert!(page.ends_with("# EOF\n"));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Explanation {
 pub struct Tried {
     pub role: Role,
     pub source: String,
+    /// Whether the order or the event was read from it: the first that is found is.
+    pub counts: bool,
     #[serde(flatten)]
     pub outcome: Outcome,
 }
@@ -71,10 +73,20 @@ pub fn explain(rules: &Rules, secret: &Secret, view: &View<'_>, content: &Conten
     let look = |role, source: &Source| Tried {
         role,
         source: source.to_string(),
+        counts: false,
         outcome: outcome(source, secret, view, content),
     };
     let in_role = |role, sources: &[AllOf]| -> Vec<Tried> {
-        sources.iter().flatten().map(|source| look(role, source)).collect()
+        let mut counted = false;
+        let mut tried = Vec::new();
+        for all in sources {
+            let mut these: Vec<Tried> = all.iter().map(|source| look(role, source)).collect();
+            let counts = !counted && these.iter().all(|tried| matches!(tried.outcome, Outcome::Found(_)));
+            these.iter_mut().for_each(|tried| tried.counts = counts);
+            counted |= counts;
+            tried.append(&mut these);
+        }
+        tried
     };
     let mut tried = in_role(Role::Order, &rules.order);
     tried.extend(in_role(Role::Event, &rules.event));
@@ -178,6 +190,15 @@ mod tests {
         assert_eq!(told["lanes"][0], reading.lanes[0].short());
         assert!(told["notes"][0].as_str().unwrap().contains("changes nothing"));
         assert!(!told.to_string().contains("topsecret"));
+    }
+
+    #[test]
+    fn of_several_sources_it_is_told_which_one_counts() {
+        let sample = Sample::form("id=7&number=8").header("x-id", "9");
+        let told =
+            explained(&sample, &rules(&["json:/id", "form:id + form:none", "form:number", "header:x-id"]));
+        let counts: Vec<_> = (0..5).map(|number| told["tried"][number]["counts"] == true).collect();
+        assert_eq!((counts, &told["order"]), (vec![false, false, false, true, false], &"8".into()));
     }
 
     #[test]

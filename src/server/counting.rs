@@ -43,12 +43,10 @@ impl Observer for Counting {
             LostCause::Timeout => DoubtCause::Timeout,
         };
         self.metrics.route(route).in_doubt(cause);
-        let (fence, lane) =
-            (hold.fence.0.to_string(), hold.lanes.first().map(Key::short).unwrap_or_default());
+        let lane = hold.lanes.first().map(Key::short).unwrap_or_default();
         let fingerprint = hold.fingerprint.as_ref().map(Key::short).unwrap_or_default();
-        let fields =
-            [("cause", cause.as_str()), ("fence", &fence), ("fingerprint", &fingerprint), ("lane", &lane)];
-        self.log.event(log::Level::Warn, "in-doubt", &fields);
+        let fields = [("cause", cause.as_str()), ("fingerprint", &fingerprint), ("lane", &lane)];
+        self.log.event_of(log::Level::Warn, "in-doubt", &fields, &[("fence", hold.fence.0)]);
     }
 
     fn store_error(&self, operation: StoreOp, error: &StoreError) {

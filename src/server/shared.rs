@@ -115,9 +115,7 @@ impl Shared {
                 Err(error) => error.to_string(),
                 Ok(()) => "something else stands in their places".to_owned(),
             };
-            let fields = [("runs", left.to_string()), ("why", why)];
-            let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
-            voice.gate.log.event(Level::Error, "store-untold", &fields);
+            voice.gate.log.event_of(Level::Error, "store-untold", &[("why", &why)], &[("runs", left as u64)]);
         }
     }
 }
@@ -253,14 +251,10 @@ impl Watch for Telling {
             }
             Change::Back { after, written_back, superseded } => {
                 voice.stands(Standing::Up);
-                let (after, written_back, superseded) =
-                    (after.as_millis().to_string(), written_back.to_string(), superseded.to_string());
-                let fields = [
-                    ("after_ms", after.as_str()),
-                    ("written_back", &written_back),
-                    ("superseded", &superseded),
-                ];
-                log.event(Level::Warn, "store-back", &fields);
+                let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                let numbers =
+                    [("after_ms", after), ("written_back", *written_back), ("superseded", *superseded)];
+                log.event_of(Level::Warn, "store-back", &[], &numbers);
             }
         }
     }

@@ -165,17 +165,22 @@ impl Kind {
 /// An answer's body as it comes from the shop. Read to its end, it gives its connection back to the pool; dropped
 /// before, it closes it.
 pub struct FromShop {
-    incoming: Incoming,
+    /// `None` where the shop's answer had no place for one.
+    incoming: Option<Incoming>,
     wire: Option<Wire>,
 }
 
 impl FromShop {
     pub(super) fn new(incoming: Incoming, wire: Wire) -> Self {
-        let mut body = Self { incoming, wire: Some(wire) };
-        if body.incoming.is_end_stream() {
+        let mut body = Self { incoming: Some(incoming), wire: Some(wire) };
+        if body.is_end_stream() {
             body.finish();
         }
         body
+    }
+
+    pub(super) fn none() -> Self {
+        Self { incoming: None, wire: None }
     }
 
     /// Keeps the exchange's place at its server until the answer was read, or given up.
@@ -202,10 +207,11 @@ impl Body for FromShop {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
-        let frame = std::task::ready!(Pin::new(&mut this.incoming).poll_frame(cx));
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let frame = std::task::ready!(Pin::new(incoming).poll_frame(cx));
         match &frame {
             None => this.finish(),
-            Some(Ok(_)) if this.incoming.is_end_stream() => this.finish(),
+            Some(Ok(_)) if this.is_end_stream() => this.finish(),
             Some(Ok(_)) => {}
             Some(Err(_)) => this.wire = None,
         }
@@ -213,10 +219,10 @@ impl Body for FromShop {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -6,12 +6,12 @@
 
 use std::{cell::Cell, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Affinity, ConnectError, Reached, Upstream,
+    Affinity, ConnectError, Interim, Reached, Upstream,
     body::{FromShop, ToShop},
     fleet::{Full, Slot},
     pool::{Reuse, Warmth, Wire},
@@ -90,6 +90,8 @@ enum Attempt {
     /// Nothing was written; the request is back in its place.
     Returned(Option<hyper::Error>),
     Broken(hyper::Error, Warmth),
+    /// All that came was a 100 that says when to come back; see [`Interim`].
+    ComeBack(HeaderValue),
 }
 
 /// A request until its first byte leaves. It stays where its sender has it, and is not moved from future to future.
@@ -198,6 +200,7 @@ impl Upstream {
             match attempt(wire, outgoing, begun).await {
                 Attempt::Answered(response, wire) => return Some(Ok(answer(response, wire))),
                 Attempt::Returned(_) => {}
+                Attempt::ComeBack(when) => return Some(Ok(come_back(when))),
                 Attempt::Broken(error, warmth) => match spare {
                     Some(spare) if warmth == Warmth::Idled => {
                         *outgoing = Some(*spare);
@@ -229,6 +232,7 @@ impl Upstream {
             Attempt::Returned(error) => {
                 Err(Failed::NotSent(error.map_or(ConnectError::Timeout(READY_MAX), ConnectError::from)))
             }
+            Attempt::ComeBack(when) => Ok(come_back(when)),
             Attempt::Broken(error, _) => Err(self.broken(server, error)),
         }
     }
@@ -262,18 +266,35 @@ async fn attempt(mut wire: Wire, outgoing: &mut Outgoing, begun: &Begun) -> Atte
         }
     }
     let Some(request) = outgoing.take() else { return Attempt::Returned(None) };
+    let interim = request.extensions().get::<Interim>().cloned();
     begun.begin();
-    match wire.sender.try_send_request(request).await {
-        Ok(response) => Attempt::Answered(response, wire),
-        Err(mut error) => match error.take_message() {
-            Some(request) => {
+    let sending = wire.sender.try_send_request(request);
+    let came = match &interim {
+        Some(interim) => interim.or_nothing_more(sending).await,
+        None => Some(sending.await),
+    };
+    let last_word = || interim.as_ref().and_then(Interim::come_back);
+    match came {
+        Some(Ok(response)) => Attempt::Answered(response, wire),
+        Some(Err(mut error)) => match (error.take_message(), last_word()) {
+            (Some(request), _) => {
                 begun.undo();
                 *outgoing = Some(request);
                 Attempt::Returned(Some(error.into_error()))
             }
-            None => Attempt::Broken(error.into_error(), wire.warmth),
+            (None, Some(when)) => Attempt::ComeBack(when),
+            (None, None) => Attempt::Broken(error.into_error(), wire.warmth),
         },
+        None => Attempt::ComeBack(last_word().unwrap_or(HeaderValue::from_static("1"))),
     }
+}
+
+/// What a shop meant that said it with a 100: nothing was done, and when to come back.
+fn come_back(when: HeaderValue) -> Response<FromShop> {
+    let mut response = Response::new(FromShop::none());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(header::RETRY_AFTER, when);
+    response
 }
 
 fn answer(response: Response<Incoming>, wire: Wire) -> Response<FromShop> {

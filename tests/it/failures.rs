@@ -68,6 +68,14 @@ async fn a_server_that_refuses_the_connection_costs_nothing_but_the_next_one() {
     assert_eq!(shop.visit(0).server, "shop-2:80");
 }
 
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn the_numbers_of_an_event_are_numbers() {
+    let shop = Shop::resets_before_answer(secs(0), ok(RUN));
+    let gate = Gate::start(&shop).await;
+    assert_eq!(gate.post("/checkout", CART).await.status, 502);
+    assert_eq!(gate.events("in-doubt")[0]["fence"], 1);
+}
+
 // All servers refuse for a moment, and several clients wait: one of them leads next.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn when_nothing_was_sent_exactly_one_waiter_leads_next() {

@@ -29,6 +29,8 @@ mod replicas;
 #[cfg(test)]
 mod shop;
 #[cfg(test)]
+mod signatures;
+#[cfg(test)]
 mod standby;
 #[cfg(test)]
 mod store;

@@ -141,6 +141,25 @@ async fn observing_counts_what_would_have_been_done() {
     assert_eq!(shop.orders(), 5);
 }
 
+// The line of what is passed on is written when its answer has passed: only then it is known how long it was.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn the_line_of_what_is_passed_on_says_how_much_it_was_and_how_long_it_took() {
+    let answer = "run 1, and a page to it";
+    let shop = Shop::dawdles_mid_body(secs(2), created(answer));
+    let gate = Gate::with(&shop, Setup::default().checkout("enforce = false")).await;
+    assert_eq!(gate.post("/checkout", CART).await.text(), answer);
+    let nothing = Shop::answers_after(secs(1), created("").status(204));
+    let bypassing = Gate::start(&nothing).await;
+    assert_eq!(bypassing.post("/checkout", "item=teapot").await.verdict(), "bypass");
+    let line = |gate: &Gate| {
+        let log = gate.log();
+        assert_eq!(log.len(), 1, "{log:?}");
+        (log[0]["bytes"].as_u64(), log[0]["ms_upstream"].as_u64(), log[0]["status"].as_u64())
+    };
+    assert_eq!(line(&gate), (Some(answer.len() as u64), Some(2000), Some(201)));
+    assert_eq!(line(&bypassing), (Some(0), Some(1000), Some(204)));
+}
+
 // An honest second purchase is not counted as a duplicate: renewal counts while observing too.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn observing_knows_that_a_new_purchase_has_begun() {

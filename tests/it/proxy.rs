@@ -4,6 +4,7 @@
 //! Nothing here is about whether an order is placed once; that has tests of its own. This is about everything that a
 //! proxy must get right before that question can even be asked.
 
+mod coming_back;
 mod framing;
 mod gate;
 mod headers;

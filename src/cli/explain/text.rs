@@ -73,7 +73,7 @@ fn route(taken: &Taken) -> String {
 fn read(out: &mut Page, reading: &Explanation) {
     let width = reading.tried.iter().map(|tried| tried.source.chars().count()).max().unwrap_or(0);
     let mut before = None;
-    for Tried { role, source, outcome } in &reading.tried {
+    for Tried { role, source, outcome, counts } in &reading.tried {
         let label = match role {
             _ if before == Some(*role) => "",
             Role::Order => "order",
@@ -87,7 +87,10 @@ fn read(out: &mut Page, reading: &Explanation) {
             Outcome::Ambiguous(why) => format!("ambiguous: {why}"),
             Outcome::Unreadable(why) => format!("unreadable: {why}"),
         };
-        out.line(label, &format!("{source:width$}  {outcome}"));
+        // Where there is nothing to choose from there is nothing to say.
+        let is_choice = reading.tried.iter().filter(|tried| tried.role == *role).count() > 1;
+        let counts = if *counts && is_choice { "  (this one counts)" } else { "" };
+        out.line(label, &format!("{source:width$}  {outcome}{counts}"));
     }
     if let Some(order) = &reading.order {
         out.line("lane", &format!("{} (order {order})", reading.lanes.join(" ")));

@@ -13,8 +13,13 @@ use crate::{
 const SOURCES_MAX: usize = 32;
 
 /// Parts of field names that are about money. A request that differs in one of them is never the same request.
-const MONEY: [&str; 10] =
-    ["amount", "total", "subtotal", "price", "currency", "qty", "quantity", "sum", "value", "cost"];
+const MONEY: [&str; 14] = [
+    "amount", "total", "subtotal", "price", "currency", "qty", "quantity", "sum", "value", "cost", "cents",
+    "discount", "coupon", "tax",
+];
+
+/// What holds all that is bought, where a field's name ends so: `cart-nonce` holds nothing.
+const HOLDS: [&str; 5] = ["items", "cart", "basket", "lines", "products"];
 
 /// What an identity was declared to be.
 pub(super) struct Declared {
@@ -108,20 +113,26 @@ pub(super) fn ignore(reader: &Reader<'_>) -> Vec<Ignore> {
             continue;
         }
         match Ignore::parse(&text.value) {
-            Ok(rule) => rules.push(rule),
+            Ok(rule) => {
+                rules.push(rule);
+                money_ignored(reader, &text);
+            }
             Err(error) => {
                 let what = format!("`ignore` has \"{}\": {}", text.value, one_line(&error.to_string()));
                 let mend = "write for example \"form:_wpnonce\", \"json:/timestamp\" or \"query:_*\"";
                 reader.report().error(&text.at, what, "", mend);
             }
         }
-        if let Some(money) = money(&text.value) {
-            let what = format!("`ignore` leaves out \"{}\", which covers `{money}`", text.value);
-            let follows = "two requests that differ in it would be taken for one, and one of them never sent";
-            reader.report().warning(&text.at, what, follows, "ignore only what changes from click to click");
-        }
     }
     rules
+}
+
+fn money_ignored(reader: &Reader<'_>, rule: &Located<String>) {
+    if let Some(money) = money(&rule.value) {
+        let what = format!("`ignore` leaves out \"{}\", which covers `{money}`", rule.value);
+        let follows = "two requests that differ in it would be taken for one, and one of them never sent";
+        reader.report().warning(&rule.at, what, follows, "ignore only what changes from click to click");
+    }
 }
 
 fn sources(
@@ -208,7 +219,15 @@ fn money_in(rule: &str) -> Option<&'static str> {
     if kind == "header" || kind == "cookie" {
         return None;
     }
-    let name = name.to_ascii_lowercase();
+    // `totalPrice` is two words, too.
+    let mut split = String::with_capacity(name.len() + 4);
+    for char in name.chars() {
+        if char.is_ascii_uppercase() && split.ends_with(|before: char| before.is_ascii_lowercase()) {
+            split.push('_');
+        }
+        split.push(char.to_ascii_lowercase());
+    }
+    let name = split;
     if let Some(prefix) = name.strip_suffix('*')
         && kind != "json"
     {
@@ -222,8 +241,10 @@ fn money_in(rule: &str) -> Option<&'static str> {
     if kind == "json" && (name.is_empty() || name == "/" || name == "/*") {
         return Some("every field");
     }
-    let words = name.split(|c: char| !c.is_ascii_alphanumeric());
-    words.into_iter().find_map(|part| MONEY.iter().find(|word| **word == part).copied())
+    let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let known =
+        |words: &[&str], known: &[&'static str]| known.iter().find(|word| words.contains(word)).copied();
+    known(&words, &MONEY).or_else(|| known(&words[words.len() - 1..], &HOLDS))
 }
 
 fn too_many(reader: &Reader<'_>, key: &str, at: &At) {
@@ -248,6 +269,9 @@ mod tests {
             "form:line[0][qty]",
             "form:a*",
             "json:/sub_total",
+            "json:/totalPrice",
+            "form:orderAmountCents",
+            "json:/cart/items",
             "json:/form_encoded|form:a*",
         ] {
             assert!(money(rule).is_some(), "{rule}");
@@ -257,6 +281,7 @@ mod tests {
         }
         for rule in [
             "form:_wpnonce",
+            "form:woocommerce-cart-nonce",
             "json:/totally_fine",
             "json:/total|form:_wpnonce",
             "header:*",

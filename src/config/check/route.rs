@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{Shared, guard, keys, verify};
+use super::{Shared, guard, keys, sense, shadow, verify};
 use crate::{
     config::{
         Guard, RenewOn, Renewal, Route,
-        file::{Kind, Value, one_line},
+        file::{Kind, Table, Value, one_line},
         problem::At,
         reader::Reader,
         suggest,
@@ -35,6 +35,7 @@ pub(super) fn routes(root: &Reader<'_>, shared: &Shared<'_>) -> Option<Vec<Route
     }
     let mut names: HashMap<String, usize> = HashMap::new();
     let mut all_taken_by: Option<String> = None;
+    let mut before: Vec<(String, &Table)> = Vec::new();
     let mut routes = Vec::new();
     let mut guards = 0;
     let count = readers.len();
@@ -50,6 +51,11 @@ pub(super) fn routes(root: &Reader<'_>, shared: &Shared<'_>) -> Option<Vec<Route
             let follows = format!("`{first}` takes every request");
             let mend = format!("move `{first}` to the end, or give it a [route.match]");
             reader.report().error(&reader.at, what, follows, mend);
+        } else {
+            shadowed(&reader, &name, &before);
+        }
+        if let Some(matched) = typed_match(&reader) {
+            before.push((name.clone(), matched));
         }
         let (route, has_match) = route(&reader, shared, name.clone());
         if !has_match && all_taken_by.is_none() {
@@ -72,6 +78,32 @@ pub(super) fn routes(root: &Reader<'_>, shared: &Shared<'_>) -> Option<Vec<Route
     routes.into_iter().collect()
 }
 
+/// The `[route.match]` as it was typed, where it asks for anything.
+fn typed_match<'a>(reader: &Reader<'a>) -> Option<&'a Table> {
+    match &reader.value("match")?.kind {
+        Kind::Table(table) if !table.entries.is_empty() => Some(table),
+        _ => None,
+    }
+}
+
+/// Tells of a route that one before it leaves nothing for.
+fn shadowed(reader: &Reader<'_>, name: &str, before: &[(String, &Table)]) {
+    let Some(matched) = typed_match(reader) else { return };
+    let Some((first, typed)) = before.iter().find(|(_, before)| shadow::takes_all(before, matched)) else {
+        return;
+    };
+    let what = match shadow::is_same_table(typed, matched) {
+        true => format!("the route `{name}` can never match: `{first}` before it has the same match"),
+        false => format!("the route `{name}` can never match: `{first}` before it takes all that it would"),
+    };
+    let follows = match reader.value("guard") {
+        Some(_) => "its guard protects nothing",
+        None => "nothing goes by it",
+    };
+    let mend = format!("move `{name}` before `{first}`, or take one of them out");
+    reader.report().warning(&reader.at, what, follows, mend);
+}
+
 fn route(reader: &Reader<'_>, shared: &Shared<'_>, name: String) -> (Option<Route>, bool) {
     let upstream = upstream_index(reader, shared);
     reader.unavailable(
@@ -91,6 +123,9 @@ fn route(reader: &Reader<'_>, shared: &Shared<'_>, name: String) -> (Option<Rout
         verify,
         ..guard::guard(&table, shared, &guard::Place { route: &name, upstream, matched: &matched })
     });
+    if let Some(guard) = &guard {
+        sense::of(reader, guard);
+    }
     let route = match (upstream, matcher) {
         (Some(upstream), Some(matcher)) => Some(Route { name, upstream, matcher, has_match, guard }),
         _ => None,

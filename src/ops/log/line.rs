@@ -83,12 +83,16 @@ pub(super) fn event(
     level: Level,
     what: &str,
     fields: &[(&str, &str)],
+    numbers: &[(&str, u64)],
 ) -> String {
     let mut out = Fields::new(format, time);
     out.text("level", level.as_str());
     out.text("event", what);
     for (name, value) in fields {
         out.text(name, value);
+    }
+    for (name, value) in numbers {
+        out.number(name, value);
     }
     out.end()
 }
@@ -299,11 +303,13 @@ mod tests {
     #[test]
     fn an_event_is_one_json_object() {
         let fields = [("upstream", "shop"), ("error", "connect: refused\n")];
-        let written = event(Format::Json, SystemTime::UNIX_EPOCH, Level::Warn, "server-down", &fields);
+        let numbers = [("tries", 3)];
+        let written =
+            event(Format::Json, SystemTime::UNIX_EPOCH, Level::Warn, "server-down", &fields, &numbers);
         assert_eq!(
             written,
             "{\"time\":\"1970-01-01T00:00:00.000Z\",\"level\":\"warn\",\"event\":\"server-down\",\
-             \"upstream\":\"shop\",\"error\":\"connect: refused\\n\"}\n"
+             \"upstream\":\"shop\",\"error\":\"connect: refused\\n\",\"tries\":3}\n"
         );
     }
 
@@ -313,7 +319,8 @@ mod tests {
         let after = SystemTime::UNIX_EPOCH + Duration::from_secs(300_000_000_000);
         for time in [before, after] {
             assert!(
-                event(Format::Text, time, Level::Info, "x", &[]).starts_with("1970-01-01T00:00:00.000Z ")
+                event(Format::Text, time, Level::Info, "x", &[], &[])
+                    .starts_with("1970-01-01T00:00:00.000Z ")
             );
         }
     }

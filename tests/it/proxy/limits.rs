@@ -29,6 +29,8 @@ fn a_connection_too_many_is_told_so_and_the_next_one_is_served() {
             let mut client = gate.client();
             let answer = client.answer();
             assert_eq!((answer.status(), answer.get("retry-after")), (503, Some("2")), "{accept}");
+            assert_eq!(answer.get("content-type"), Some("application/problem+json"), "{accept}");
+            assert!(answer.text().contains("urn:oncegate:refusal:overloaded"), "{}", answer.text());
             assert_eq!(client.ended(), Ended::Closed);
         }
         inside.pop();
