@@ -20,7 +20,7 @@ const ORDER: [&str; 13] = [
 ];
 
 /// A crate, and the only places that may name it: exchanging it, or auditing its use, is then work in one place.
-const OWNERS: [(&str, &[&str]); 10] = [
+const OWNERS: [(&str, &[&str]); 11] = [
     ("clap", &["cli"]),
     ("toml", &["config"]),
     ("annotate_snippets", &["config"]),
@@ -29,6 +29,7 @@ const OWNERS: [(&str, &[&str]); 10] = [
     ("redis", &["store/redis"]),
     ("rustls", &["edge/tls", "upstream"]),
     ("tokio_rustls", &["edge/tls", "upstream"]),
+    ("x509_parser", &["edge/tls"]),
     ("tower", &["upstream"]),
     ("prometheus_client", &["ops", "server"]),
 ];
