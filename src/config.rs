@@ -62,6 +62,50 @@ pub struct Listener {
     pub address: Address,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `None`: connections are not encrypted.
+    pub tls: Option<Tls>,
+    /// The port that clients are sent to instead of being served.
+    pub redirect_to_https: Option<u16>,
+}
+
+/// What a listener that encrypts shows and asks for. The files are read at the start, and again whenever they change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// At least one; the first is for clients that name no server, or one that none of them is for.
+    pub certificates: Vec<Certificate>,
+    pub clients: Option<ClientCertificates>,
+    pub http2: Http2,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Certificate {
+    /// PEM: the server's own, then those that lead to the root.
+    pub chain: PathBuf,
+    pub key: PathBuf,
+    /// DER, as the authority answered; shown to clients where the file is there.
+    pub ocsp: Option<PathBuf>,
+}
+
+/// Certificates that clients have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientCertificates {
+    /// PEM: who signs them.
+    pub authority: PathBuf,
+    pub need: Need,
+}
+
+/// Whether there is a connection without it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Need {
+    Required,
+    Optional,
+}
+
+/// Whether a listener offers HTTP/2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Http2 {
+    Offered,
+    Off,
 }
 
 /// Where claims and records live.
@@ -283,6 +327,14 @@ pub struct Limits {
     pub buffers_max: usize,
     /// Exchanges that are at a shop or on their way there; a flight outlives its client.
     pub flights_max: usize,
+    /// Requests of one connection, after which it ends.
+    pub requests_per_connection_max: u64,
+    /// Requests of one HTTP/2 connection at a time.
+    pub streams_max: usize,
+    /// TLS handshakes under way at a time; one more is closed.
+    pub handshakes_max: usize,
+    /// For a whole TLS handshake.
+    pub handshake_timeout: Duration,
     /// For a request's head, from its first byte.
     pub header_timeout: Duration,
     /// Between two requests of a connection.

@@ -4,7 +4,11 @@
 
 pub mod accept;
 pub mod cores;
+pub mod door;
 pub mod http;
+pub mod http2;
+mod redirect;
 pub mod roster;
 pub mod strict;
+pub mod tls;
 pub mod tunnel;

@@ -38,6 +38,8 @@ use crate::{
     edge::{
         accept::{self, Binding, Listener},
         cores::{Cores, Stop, Threads},
+        door::Door,
+        tls::{TlsError, watch},
     },
     gate::{
         Gate,
@@ -61,6 +63,8 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 pub enum StartError {
     #[error("cannot listen on {address}: {source}{hint}")]
     Bind { address: String, source: io::Error, hint: &'static str },
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error(
@@ -96,6 +100,7 @@ pub struct Server {
     threads: Threads,
     control: thread::JoinHandle<()>,
     store: Stores,
+    _watch: Option<watch::Watch>,
     /// What an operator should read before anything else: it is in the log too.
     pub notices: Vec<String>,
     /// Where it listens, in the order of the configuration.
@@ -124,6 +129,7 @@ enum Socket {
 impl Server {
     /// Binds everything, then serves. Nothing is left behind where it fails.
     pub fn start(mut config: Config) -> Result<Self, StartError> {
+        let (door, expiries) = Door::open(&config)?;
         let Bound { dispatched, owned, addresses, admin: admin_socket, admin_address, files } =
             bind_all(&config)?;
         let token = config.admin.as_ref().and_then(|admin| admin.token.as_ref());
@@ -134,7 +140,9 @@ impl Server {
         let admin = AdminState::new(Arc::clone(&gate.metrics), Arc::clone(&gate.log), token, None);
         let admin = Arc::new(admin.with_orders(Arc::clone(&gate)));
         let stop = Stop::default();
-        let (cores, threads) = Cores::start(&gate, &stop, owned)?;
+        let watch = watch::begin(door.encrypted(), Arc::clone(&gate.metrics), Arc::clone(&gate.log))?;
+        watch::tell(&expiries, &gate.metrics, &gate.log);
+        let (cores, threads) = Cores::start(&gate, &Arc::new(door), &stop, owned)?;
         let (accepting, admin_stop) = (CancellationToken::new(), CancellationToken::new());
         let control = Control {
             gate: Arc::clone(&gate),
@@ -161,6 +169,7 @@ impl Server {
             threads,
             control,
             store,
+            _watch: watch,
             notices: notices.into_texts(),
             addresses,
             admin_address,
@@ -339,7 +348,16 @@ fn metrics(config: &Config) -> Metrics {
     };
     let upstreams: Vec<_> = config.upstreams.iter().map(|one| (one.name.clone(), servers(one))).collect();
     let listeners: Vec<String> = config.listeners.iter().map(|one| one.address.to_string()).collect();
-    Metrics::new(&Names { routes: &routes, upstreams: &upstreams, listeners: &listeners })
+    let files = config.listeners.iter().filter_map(|one| one.tls.as_ref()).flat_map(|tls| &tls.certificates);
+    let mut certificates: Vec<String> = files.map(|files| files.chain.display().to_string()).collect();
+    certificates.sort_unstable();
+    certificates.dedup();
+    Metrics::new(&Names {
+        routes: &routes,
+        upstreams: &upstreams,
+        listeners: &listeners,
+        certificates: &certificates,
+    })
 }
 
 fn open_log(config: &Config, to: impl io::Write + Send + 'static, dropped: Counter) -> io::Result<Log> {

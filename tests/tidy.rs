@@ -20,7 +20,7 @@ const ORDER: [&str; 13] = [
 ];
 
 /// A crate, and the only places that may name it: exchanging it, or auditing its use, is then work in one place.
-const OWNERS: [(&str, &[&str]); 13] = [
+const OWNERS: [(&str, &[&str]); 14] = [
     ("clap", &["cli"]),
     ("toml", &["config"]),
     ("annotate_snippets", &["config"]),
@@ -32,6 +32,7 @@ const OWNERS: [(&str, &[&str]); 13] = [
     ("sha1", &["request/verify"]),
     ("sha2", &["request/verify"]),
     ("tokio_rustls", &["edge/tls", "upstream"]),
+    ("x509_parser", &["edge/tls"]),
     ("tower", &["upstream"]),
     ("prometheus_client", &["ops", "server"]),
 ];

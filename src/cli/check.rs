@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{ConfigArgs, Exit};
 use crate::{
     config::{Checked, Config, Enforce, Guard, Problems, Route, Style, show_duration},
+    edge::{door::Door, tls::TlsError},
     request::verify::OnBadSignature,
     store::InDoubtPolicy,
 };
@@ -24,17 +25,23 @@ pub struct CheckArgs {
 /// Problems go to standard error, the summary to standard output; with `--json` everything to standard output.
 pub fn main(args: &CheckArgs) -> Exit {
     let loaded = Config::load(&args.config.config);
-    let exit = if loaded.is_ok() { Exit::Fine } else { Exit::Usage };
+    // Certificates are read as secrets are: a start that fails for them would be found out too late.
+    let unusable = loaded.as_ref().ok().and_then(|checked| Door::open(&checked.config).err());
+    let exit = if loaded.is_ok() && unusable.is_none() { Exit::Fine } else { Exit::Usage };
     // A reader that went away does not change what was found.
-    let _ = if args.json { print_json(&loaded) } else { print_text(&loaded) };
+    let _ = match args.json {
+        true => print_json(&loaded, unusable.as_ref()),
+        false => print_text(&loaded, unusable.as_ref()),
+    };
     exit
 }
 
-fn print_json(loaded: &Result<Checked, Problems>) -> io::Result<()> {
+fn print_json(loaded: &Result<Checked, Problems>, unusable: Option<&TlsError>) -> io::Result<()> {
     let object = match loaded {
         Ok(Checked { config, warnings }) => json!({
-            "sound": true,
+            "sound": unusable.is_none(),
             "problems": warnings.to_json(),
+            "certificates": unusable.map(ToString::to_string),
             "routes": config.routes.iter().map(|route| route_json(config, route)).collect::<Vec<_>>(),
         }),
         Err(problems) => json!({ "sound": false, "problems": problems.to_json(), "routes": [] }),
@@ -42,12 +49,15 @@ fn print_json(loaded: &Result<Checked, Problems>) -> io::Result<()> {
     writeln!(io::stdout(), "{object:#}")
 }
 
-fn print_text(loaded: &Result<Checked, Problems>) -> io::Result<()> {
+fn print_text(loaded: &Result<Checked, Problems>, unusable: Option<&TlsError>) -> io::Result<()> {
     let problems = match loaded {
         Ok(checked) => &checked.warnings,
         Err(problems) => problems,
     };
     io::stderr().write_all(show(problems).as_bytes())?;
+    if let Some(error) = unusable {
+        return writeln!(io::stderr(), "certificates: {error}; a listener could not be encrypted");
+    }
     let mut out = io::stdout();
     match loaded {
         Ok(Checked { config, .. }) => out.write_all(summary(config).as_bytes()),

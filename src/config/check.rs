@@ -15,6 +15,7 @@ use super::{
 mod address;
 mod guard;
 mod keys;
+mod listener;
 mod route;
 mod sense;
 mod shadow;
@@ -40,7 +41,7 @@ pub(super) fn check(root: &Table, context: Context<'_>) -> Option<Config> {
     let log = log(&reader);
     let runtime = runtime(&reader);
     let store = store::store(&reader);
-    let listeners = address::listeners(&reader);
+    let listeners = listener::listeners(&reader);
     let upstreams = upstream::upstreams(&reader);
     let shared = Shared { upstreams: &upstreams, store: &store, limits: &limits, log: &log };
     let routes = route::routes(&reader, &shared);
@@ -81,6 +82,10 @@ fn limits(root: &Reader<'_>) -> Limits {
         headers_max: 100,
         buffers_max: 256 << 20,
         flights_max: 100_000,
+        requests_per_connection_max: u64::MAX,
+        streams_max: 100,
+        handshakes_max: 1000,
+        handshake_timeout: secs(10),
         header_timeout: secs(10),
         idle_timeout: secs(75),
         body_timeout: secs(60),
@@ -94,6 +99,17 @@ fn limits(root: &Reader<'_>) -> Limits {
         headers_max: reader.count("headers_max", defaults.headers_max, 10..=1000),
         buffers_max: reader.size("buffers_max", defaults.buffers_max, 1 << 20..=64 * GIB),
         flights_max: reader.count("flights_max", defaults.flights_max, 1..=10_000_000),
+        requests_per_connection_max: match reader.value("requests_per_connection_max") {
+            None => defaults.requests_per_connection_max,
+            Some(_) => reader.count("requests_per_connection_max", 1000, 1..=1_000_000_000) as u64,
+        },
+        streams_max: reader.count("streams_max", defaults.streams_max, 1..=10_000),
+        handshakes_max: reader.count("handshakes_max", defaults.handshakes_max, 1..=1_000_000),
+        handshake_timeout: reader.duration(
+            "handshake_timeout",
+            defaults.handshake_timeout,
+            secs(1)..=secs(300),
+        ),
         header_timeout: reader.duration("header_timeout", defaults.header_timeout, secs(1)..=secs(300)),
         idle_timeout: reader.duration("idle_timeout", defaults.idle_timeout, secs(1)..=secs(3600)),
         body_timeout: reader.duration("body_timeout", defaults.body_timeout, secs(1)..=secs(3600)),

@@ -2,7 +2,7 @@
 //!
 //! Never stops: a value that cannot be used becomes a problem and its default, and reading goes on.
 
-use std::{cell::RefCell, fmt, ops::RangeInclusive, time::Duration};
+use std::{cell::RefCell, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
     file::{Entry, Kind, Table, Value, read_text},
@@ -106,6 +106,12 @@ impl<'a> Reader<'a> {
             self.report().missing(&self.at, format!("{} without `{key}`", self.name), follows, mend);
         }
         self.text(key)
+    }
+
+    /// The file that a text names, which starts at the file that the text stands in.
+    #[must_use]
+    pub(super) fn path(&self, text: &Located<String>) -> PathBuf {
+        self.context.sources.folder(text.at.file).join(&text.value)
     }
 
     pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
@@ -263,7 +269,7 @@ impl<'a> Reader<'a> {
                 let path = reader.required_text("file", "there is no secret", "write { file = \"…\" }");
                 reader.finish();
                 let path = path?;
-                let full = self.context.sources.folder(path.at.file).join(&path.value);
+                let full = self.path(&path);
                 match read_text(&full, SECRET_BYTES_MAX) {
                     Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
                     Err(error) => {

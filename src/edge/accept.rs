@@ -104,7 +104,9 @@ pub async fn accept(gate: &Gate, listener: &Listener, number: usize, deliver: im
                 backoff = BACKOFF_MIN;
                 if gate.connections.load(Relaxed) >= gate.config.limits.connections_max {
                     gate.metrics.unrouted().refusal(Reason::Overloaded);
-                    turn_away(fresh, &too_many);
+                    if gate.config.listeners[number].tls.is_none() {
+                        turn_away(fresh, &too_many);
+                    }
                     continue;
                 }
                 if let Ok(stream) = detach(fresh) {

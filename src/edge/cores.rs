@@ -14,24 +14,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream, UnixStream},
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    accept::{self, Accepted, Listener, Stream},
-    http,
+    accept::{self, Accepted, Listener},
+    door::{self, Door},
     roster::Roster,
 };
 use crate::{
-    gate::{
-        Core, Gate,
-        core::TICK,
-        forward::{Peer, Trust},
-    },
+    gate::{Core, Gate, core::TICK},
     ops::log::Level,
     upstream::{Connect, TcpConnector},
 };
@@ -86,6 +78,7 @@ impl Cores {
     /// the length of the outer list is the number of cores.
     pub fn start(
         gate: &Arc<Gate>,
+        door: &Arc<Door>,
         stop: &Stop,
         sockets: Vec<Vec<(usize, std::net::TcpListener)>>,
     ) -> io::Result<(Self, Threads)> {
@@ -95,10 +88,10 @@ impl Cores {
             let (sender, receiver) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
             queues.push(Queue { sender, connections: Arc::clone(&connections) });
-            let (gate, stop) = (Arc::clone(gate), stop.clone());
+            let (gate, door, stop) = (Arc::clone(gate), Arc::clone(door), stop.clone());
             let name = format!("core-{number}");
             threads.push(thread::Builder::new().name(name).spawn(move || {
-                let ended = run(&gate, &stop, own, receiver, &connections);
+                let ended = run(&gate, door, &stop, own, receiver, &connections);
                 if let Err(error) = ended {
                     gate.log.event(Level::Error, "core-failed", &[("error", &error.to_string())]);
                 }
@@ -121,6 +114,7 @@ impl Cores {
 
 fn run(
     gate: &Arc<Gate>,
+    door: Arc<Door>,
     stop: &Stop,
     own: Vec<(usize, std::net::TcpListener)>,
     queue: mpsc::UnboundedReceiver<Arrival>,
@@ -133,7 +127,7 @@ fn run(
         let core = Core::new(Arc::clone(gate), &connector);
         let roster = Rc::new(Roster::default());
         drop(tokio::task::spawn_local(tick(Rc::clone(&core), Rc::clone(&roster), stop.clone())));
-        let serving = Serving { core, roster, connections: Arc::clone(connections) };
+        let serving = Serving { core, roster, door, connections: Arc::clone(connections) };
         serving.run(stop, own, queue).await
     })
 }
@@ -141,6 +135,7 @@ fn run(
 struct Serving {
     core: Rc<Core>,
     roster: Rc<Roster>,
+    door: Arc<Door>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -200,24 +195,10 @@ impl Serving {
 
     fn serve(self: &Rc<Self>, Arrival { accepted, departure }: Arrival) {
         let (core, roster) = (Rc::clone(&self.core), Rc::clone(&self.roster));
+        let door = Arc::clone(&self.door);
         drop(tokio::task::spawn_local(async move {
             let _departure = departure;
-            let listener = accepted.listener;
-            match accepted.stream {
-                Stream::Tcp(stream, address) => {
-                    let trusted = &core.gate.config.listeners[listener].trusted_proxies;
-                    let trust = match trusted.iter().any(|net| net.contains(&address)) {
-                        true => Trust::Trusted,
-                        false => Trust::Untrusted,
-                    };
-                    let Ok(stream) = TcpStream::from_std(stream) else { return };
-                    http::serve(core, roster, stream, Peer::new(Some(address), trust), listener).await;
-                }
-                Stream::Unix(stream) => {
-                    let Ok(stream) = UnixStream::from_std(stream) else { return };
-                    http::serve(core, roster, stream, Peer::new(None, Trust::Untrusted), listener).await;
-                }
-            }
+            door::enter(&door, core, roster, accepted).await;
         }));
     }
 }

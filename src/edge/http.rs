@@ -18,8 +18,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
+    redirect,
     roster::Roster,
-    strict::{Line, Strict, StrictLimits, Violation},
+    strict::{Line, Strict, StrictLimits, Violation, rules},
     tunnel,
 };
 use crate::{
@@ -32,8 +33,6 @@ use crate::{
     },
 };
 
-/// Longest request target; beyond it 414.
-const TARGET_BYTES_MAX: usize = 16 << 10;
 /// hyper refuses to buffer less than this.
 const BUFFER_BYTES_MIN: usize = 8 << 10;
 
@@ -49,7 +48,7 @@ where
     builder.max_headers(limits.headers_max).max_buf_size((limits.header_bytes_max * 2).max(BUFFER_BYTES_MIN));
     let (strict, line) = Strict::new(io, bounds, Rc::clone(&core.clock));
     let _listed = roster.list(line.clone());
-    let client = Rc::new(Client::new(peer, listener, Box::new(line.clone())));
+    let client = Rc::new(Client::new(Rc::new(peer), listener, Box::new(line.clone())));
     let service = {
         let client = Rc::clone(&client);
         // In a box of its own for each request: hyper keeps room for this future for as long as the connection lives,
@@ -75,7 +74,7 @@ where
 pub fn strict_limits(limits: &Limits) -> StrictLimits {
     StrictLimits {
         head_bytes_max: limits.header_bytes_max,
-        target_bytes_max: TARGET_BYTES_MAX.min(limits.header_bytes_max / 2),
+        target_bytes_max: rules::target_bytes_max(limits.header_bytes_max),
         fields_max: limits.headers_max,
     }
 }
@@ -89,8 +88,12 @@ async fn answer(
 ) -> Result<Response<Answer>, Infallible> {
     let call = client.begin_call();
     let refused = client.is_malformed();
-    let mut response = gate::exchange(&core, &client, parts, incoming).await;
-    if refused || core.gate.is_draining() {
+    let mut response = match redirect::answer(&core, &client, &parts) {
+        Some(response) => response,
+        None => gate::exchange(&core, &client, parts, incoming).await,
+    };
+    let is_last = call >= core.gate.config.limits.requests_per_connection_max;
+    if refused || is_last || core.gate.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     client.no_tunnel(call);

@@ -8,7 +8,10 @@ use std::{
     rc::Rc,
 };
 
-use super::strict::{Line, Phase};
+use super::{
+    http2,
+    strict::{Line, Phase},
+};
 use crate::{config::Limits, gate::core::TICK};
 
 /// A tunnel without a sign of life for this long is closed: one hour.
@@ -19,6 +22,7 @@ const CLOSING_TICKS: u64 = 20;
 #[derive(Default)]
 pub struct Roster {
     lines: RefCell<HashMap<u64, Line>>,
+    http2: RefCell<HashMap<u64, http2::Line>>,
     next: Cell<u64>,
 }
 
@@ -30,20 +34,31 @@ pub struct Listed {
 
 impl Roster {
     pub fn list(self: &Rc<Self>, line: Line) -> Listed {
-        let number = self.next.get();
-        self.next.set(number + 1);
+        let number = self.number();
         self.lines.borrow_mut().insert(number, line);
         Listed { roster: Rc::clone(self), number }
     }
 
+    pub fn list_http2(self: &Rc<Self>, line: http2::Line) -> Listed {
+        let number = self.number();
+        self.http2.borrow_mut().insert(number, line);
+        Listed { roster: Rc::clone(self), number }
+    }
+
+    fn number(&self) -> u64 {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        number
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lines.borrow().len()
+        self.lines.borrow().len() + self.http2.borrow().len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lines.borrow().is_empty()
+        self.len() == 0
     }
 
     /// Ends what has waited too long. `draining` ends idle connections at once.
@@ -51,6 +66,9 @@ impl Roster {
         let ticks = |limit: std::time::Duration| limit.as_millis().div_ceil(TICK.as_millis()) as u64;
         let (head, idle) = (ticks(limits.header_timeout), ticks(limits.idle_timeout));
         let (body, send) = (ticks(limits.body_timeout), ticks(limits.send_timeout));
+        for line in self.http2.borrow().values() {
+            line.sweep(now, limits, draining);
+        }
         // Ending one may run its task's wakers, never this map: the entry goes when the task is polled.
         for line in self.lines.borrow().values() {
             let waited = now.saturating_sub(line.since());
@@ -74,14 +92,15 @@ impl Roster {
 
     /// Closes every connection, whatever it is doing.
     pub fn close_all(&self) {
-        for line in self.lines.borrow().values() {
-            line.close();
-        }
+        self.lines.borrow().values().for_each(Line::close);
+        self.http2.borrow().values().for_each(http2::Line::close);
     }
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.roster.lines.borrow_mut().remove(&self.number);
+        if self.roster.lines.borrow_mut().remove(&self.number).is_none() {
+            self.roster.http2.borrow_mut().remove(&self.number);
+        }
     }
 }

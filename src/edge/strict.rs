@@ -21,6 +21,7 @@ mod chunked;
 mod field;
 mod follow;
 mod line;
+pub mod rules;
 pub mod scan;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     pin::Pin,
+    rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Waker},
 };
@@ -41,7 +42,7 @@ pub struct Broken {
 }
 
 pub struct Client {
-    pub peer: Peer,
+    pub peer: Rc<Peer>,
     /// The number of the listener that accepted it.
     pub listener: usize,
     wire: Box<dyn Wire>,
@@ -95,7 +96,7 @@ impl Hints {
 }
 
 impl Client {
-    pub fn new(peer: Peer, listener: usize, wire: Box<dyn Wire>) -> Self {
+    pub fn new(peer: Rc<Peer>, listener: usize, wire: Box<dyn Wire>) -> Self {
         Self {
             peer,
             listener,

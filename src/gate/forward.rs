@@ -19,7 +19,9 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 oncegate");
 const VIA_OLD: HeaderValue = HeaderValue::from_static("1.0 oncegate");
+const VIA_NEW: HeaderValue = HeaderValue::from_static("2.0 oncegate");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// Whose word we take for where a request came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,10 +30,18 @@ pub enum Trust {
     Untrusted,
 }
 
+/// What a client's connection is encrypted with, as the shop is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
 /// The other end of a client connection. Texts that are the same for all its requests are made once.
 pub struct Peer {
     pub address: Option<IpAddr>,
     pub trust: Trust,
+    scheme: Scheme,
     shown: HeaderValue,
     forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
@@ -42,7 +52,13 @@ impl Peer {
             Some(address) => value(&address.to_string()),
             None => HeaderValue::from_static("unknown"),
         };
-        Self { address, trust, shown, forwarded: RefCell::default() }
+        Self { address, trust, scheme: Scheme::Http, shown, forwarded: RefCell::default() }
+    }
+
+    /// The same peer, over an encrypted connection.
+    #[must_use]
+    pub fn encrypted(self) -> Self {
+        Self { scheme: Scheme::Https, ..self }
     }
 
     /// The address as text, for the log.
@@ -50,7 +66,7 @@ impl Peer {
         self.shown.to_str().unwrap_or("unknown")
     }
 
-    /// RFC 7239: `for=…;host=…;proto=http`.
+    /// RFC 7239: `for=…;host=…;proto=…`.
     fn forwarded(&self, host: Option<&HeaderValue>) -> HeaderValue {
         if let Some((of, value)) = &*self.forwarded.borrow()
             && Some(of) == host
@@ -70,7 +86,10 @@ impl Peer {
                 false => write!(text, ";host={host}"),
             };
         }
-        text.push_str(";proto=http");
+        text.push_str(match self.scheme {
+            Scheme::Http => ";proto=http",
+            Scheme::Https => ";proto=https",
+        });
         let made = value(&text);
         // A copy: the value is a slice of the read buffer, which would be kept for as long as the connection lives.
         if let Some(host) = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok()) {
@@ -129,7 +148,11 @@ pub fn name_host(parts: &mut Parts) {
 /// Makes a client's headers those of the request to the shop. `upgrade` is the protocol that is asked for.
 pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, parts: &mut Parts) {
     // The version that was received (RFC 9110 section 7.6.3).
-    let via = if parts.version == Version::HTTP_10 { VIA_OLD } else { VIA };
+    let via = match parts.version {
+        Version::HTTP_10 => VIA_OLD,
+        Version::HTTP_2 => VIA_NEW,
+        _ => VIA,
+    };
     let headers = &mut parts.headers;
     headers::remove_hop_by_hop(headers);
     remove_not_for_shop(headers, peer.trust);
@@ -139,11 +162,15 @@ pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, part
     }
     let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
     let forwarded = peer.forwarded(host.as_ref());
+    let proto = match peer.scheme {
+        Scheme::Http => HTTP,
+        Scheme::Https => HTTPS,
+    };
     match peer.trust {
         Trust::Untrusted => {
             headers.insert(X_FORWARDED_FOR, peer.shown.clone());
             headers.insert(header::FORWARDED, forwarded);
-            headers.insert(X_FORWARDED_PROTO, HTTP);
+            headers.insert(X_FORWARDED_PROTO, proto);
             if let Some(host) = host {
                 headers.insert(X_FORWARDED_HOST, host);
             }
@@ -152,7 +179,7 @@ pub fn to_shop(peer: &Peer, id: &HeaderValue, upgrade: Option<HeaderValue>, part
         Trust::Trusted => {
             append(headers, X_FORWARDED_FOR, peer.shown.clone());
             append(headers, header::FORWARDED, forwarded);
-            headers.entry(X_FORWARDED_PROTO).or_insert(HTTP);
+            headers.entry(X_FORWARDED_PROTO).or_insert(proto);
             if let Some(host) = host {
                 headers.entry(X_FORWARDED_HOST).or_insert(host);
             }
@@ -197,6 +224,17 @@ pub struct Trailers {
 }
 
 impl Trailers {
+    /// Of a request. `te` has no `Connection` line beside it in HTTP/2, which has no such lines.
+    pub fn of_request(parts: &Parts, hop: HopFields) -> Self {
+        match parts.version {
+            Version::HTTP_2 => {
+                let accepted = hop.te && names(&parts.headers, header::TE, b"trailers");
+                Self { announced: SmallVec::new(), accepted }
+            }
+            _ => Self::of(&parts.headers, hop),
+        }
+    }
+
     pub fn of(headers: &HeaderMap, hop: HopFields) -> Self {
         // Only chunks have trailers behind them (RFC 9112 section 7.1.2).
         let announced = match hop.transfer_encoding && hop.trailer {
@@ -230,6 +268,11 @@ impl Trailers {
 pub fn to_client(id: &HeaderValue, headers: &mut HeaderMap) {
     headers::remove_hop_by_hop(headers);
     headers.insert(X_REQUEST_ID, id.clone());
+}
+
+/// Whether a trusted proxy says that it was reached over https.
+pub fn is_forwarded_https(peer: &Peer, headers: &HeaderMap) -> bool {
+    peer.trust == Trust::Trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| *proto == HTTPS)
 }
 
 /// Whether this length, and no other, is said.

@@ -49,7 +49,7 @@ pub async fn pass(
     let hop = HopFields::of(&parts.headers);
     let protocol = headers::wants_upgrade(&parts.headers, hop);
     let purpose = if protocol.is_some() { Purpose::Upgrade } else { Purpose::Exchange };
-    let trailers = forward::Trailers::of(&parts.headers, hop);
+    let trailers = forward::Trailers::of_request(&parts, hop);
     let body = if hop.transfer_encoding { body.chunked() } else { body };
     forward::to_shop(&client.peer, id, protocol.clone(), &mut parts);
     trailers.to_shop(&mut parts.headers);

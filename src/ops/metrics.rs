@@ -3,6 +3,8 @@
 //! Every handle is made at the start from names of the configuration and from closed sets, so that recording is an
 //! atomic add: no look-up, no lock, no allocation. No label ever comes from a request.
 
+mod edge;
+
 use std::{sync::OnceLock, time::Duration};
 
 use prometheus_client::{
@@ -17,6 +19,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub use self::edge::EdgeMetrics;
 use super::words::{
     ClaimOutcome, CodeClass, DoubtCause, DroppedEarly, Reason, Signature, StoreCause, StoreFinding, StoreOp,
     Verdict,
@@ -44,6 +47,8 @@ pub struct Names<'a> {
     /// Each with its servers.
     pub upstreams: &'a [(String, Vec<String>)],
     pub listeners: &'a [String],
+    /// The files of certificates.
+    pub certificates: &'a [String],
 }
 
 /// All metrics of a process.
@@ -58,6 +63,7 @@ pub struct Metrics {
     records_dropped_early: Vec<Counter>,
     /// Connections per listener, in the order of the names.
     pub connections: Vec<Gauge>,
+    pub edge: EdgeMetrics,
     pub lane_wait_seconds: Histogram,
     pub follow_wait_seconds: Histogram,
     pub flights: Gauge,
@@ -146,6 +152,7 @@ impl Metrics {
             connections: each(names.listeners, |name| {
                 connections.get_or_create_owned(&labels([("listener", name)]))
             }),
+            edge: EdgeMetrics::register(&mut registry, names),
             lane_wait_seconds: histogram(
                 &mut registry,
                 "lane_wait_seconds",
@@ -467,6 +474,7 @@ mod tests {
             routes: &["checkout".to_owned(), "a \"quoted\"\nroute".to_owned()],
             upstreams: &[("shop".to_owned(), vec!["10.0.0.10:8080".to_owned()])],
             listeners: &["0.0.0.0:8080".to_owned()],
+            certificates: &["shop.pem".to_owned()],
         })
     }
 
@@ -474,7 +482,8 @@ mod tests {
     fn the_series_of_a_family_stand_in_the_order_of_their_labels() {
         let names: Vec<String> = (0..40).map(|number| format!("route-{number:02}")).collect();
         let upstreams: Vec<_> = names.iter().map(|name| (name.clone(), vec!["a:80".to_owned()])).collect();
-        let metrics = Metrics::new(&Names { routes: &names, upstreams: &upstreams, listeners: &[] });
+        let metrics =
+            Metrics::new(&Names { routes: &names, upstreams: &upstreams, listeners: &[], certificates: &[] });
         let page = metrics.encode();
         let of =
             |prefix: &str| -> Vec<&str> { page.lines().filter(|line| line.starts_with(prefix)).collect() };
@@ -513,6 +522,9 @@ mod tests {
             "oncegate_upstream_seconds_count{upstream=\"shop\",code_class=\"2xx\"} 0",
             "oncegate_server_up{upstream=\"shop\",server=\"10.0.0.10:8080\"} 1",
             "oncegate_connections{listener=\"0.0.0.0:8080\"} 0",
+            "oncegate_tls_handshakes_total{listener=\"0.0.0.0:8080\",result=\"done\"} 0",
+            "oncegate_certificate_reloads_total{result=\"failed\"} 0",
+            "oncegate_certificate_expires_seconds{certificate=\"shop.pem\"} 0",
             "oncegate_buffer_bytes 0",
             "oncegate_records 0",
             "oncegate_record_bytes 0",

@@ -221,6 +221,28 @@ closed! {
     }
 }
 
+closed! {
+    /// What a TLS handshake came to.
+    Handshake {
+        Done = "done",
+        /// A short one: the client was here before.
+        Resumed = "resumed",
+        Failed = "failed",
+        Late = "late",
+        /// There were too many under way.
+        Refused = "refused",
+    }
+}
+
+closed! {
+    /// What became of files that have changed.
+    Reloaded {
+        Done = "done",
+        /// They cannot be used: what was there before goes on.
+        Failed = "failed",
+    }
+}
+
 impl Reason {
     /// Whether a refusal bears this name.
     #[must_use]

@@ -152,6 +152,11 @@ fn check_ends_with_0_or_64_and_json_is_json() {
     let golden = fs::read("tests/golden/config/typos.txt").unwrap();
     assert_eq!(String::from_utf8_lossy(&lines.stderr), String::from_utf8_lossy(&golden));
 
+    let shipped = run(&["check", "--config", "conf/oncegate.toml"]);
+    assert_eq!(shipped.status.code(), Some(64), "there is no such certificate here");
+    let told = String::from_utf8_lossy(&shipped.stderr).into_owned();
+    assert!(told.starts_with("certificates: /etc/oncegate/shop.pem cannot be read"), "{told}");
+
     let refused = run(&["run", "--config", "tests/golden/config/typos.toml"]);
     assert_eq!(refused.status.code(), Some(64));
     assert_eq!(refused.stderr, lines.stderr, "a gateway that does not start says why");

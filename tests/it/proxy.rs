@@ -4,14 +4,19 @@
 //! Nothing here is about whether an order is placed once; that has tests of its own. This is about everything that a
 //! proxy must get right before that question can even be asked.
 
+mod certificates;
 mod coming_back;
+mod encrypted;
+mod frames;
 mod framing;
 mod gate;
 mod headers;
+mod http2;
 mod life;
 mod limits;
 mod orders;
 mod patience;
+mod peers;
 mod program;
 mod restart;
 mod sending;

@@ -1,8 +1,6 @@
-//! Sections that bind a socket: `[[listener]]` and `[admin]`. Checks the form of addresses; never opens one.
+//! Addresses to bind, and `[admin]`, which has one. Checks their form; never opens one.
 
 use std::{net::SocketAddr, path::PathBuf};
-
-use ipnet::IpNet;
 
 use crate::config::{
     Address, Admin, Listener, Token,
@@ -12,41 +10,6 @@ use crate::config::{
 /// Bytes of a Unix socket's path, with its final zero (`sun_path` of unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 108;
 const TOKEN_BYTES_MIN: usize = 16;
-
-/// The listeners, at least one where there is no error.
-pub(super) fn listeners(root: &Reader<'_>) -> Vec<Listener> {
-    let readers = root.tables("listener");
-    if root.value("listener").is_none() {
-        let mend = "write [[listener]] with address = \"0.0.0.0:8080\"";
-        root.report().missing(&root.at, "there is no [[listener]]", "nobody could connect", mend);
-    }
-    let mut listeners: Vec<Listener> = Vec::new();
-    for reader in readers {
-        let example = "write address = \"0.0.0.0:8080\"";
-        let address = reader.required_text("address", "there is nothing to bind", example);
-        reader.unavailable("tls", "let HAProxy or nginx take TLS off in front of oncegate");
-        reader.unavailable_unless("redirect_to_https", "", "redirect in the proxy that takes TLS off");
-        reader.unavailable_unless(
-            "proxy_protocol",
-            "off",
-            "let the proxy in front send X-Forwarded-For and name it in `trusted_proxies`",
-        );
-        let trusted_proxies = trusted(&reader);
-        reader.finish();
-        let Some(address) = address.and_then(|text| parse(&reader, "address", &text)) else { continue };
-        if listeners.iter().any(|other| collide(&other.address, &address)) {
-            let what = format!("two listeners have the address {address}");
-            reader.report().error(
-                &reader.at_value("address"),
-                what,
-                "the second cannot bind",
-                "take one out",
-            );
-        }
-        listeners.push(Listener { address, trusted_proxies });
-    }
-    listeners
-}
 
 /// The operator's side.
 pub(super) fn admin(root: &Reader<'_>, listeners: &[Listener]) -> Option<Admin> {
@@ -74,7 +37,7 @@ pub(super) fn admin(root: &Reader<'_>, listeners: &[Listener]) -> Option<Admin> 
 }
 
 /// Whether only one of them can be bound. Port 0 is another port each time.
-fn collide(one: &Address, other: &Address) -> bool {
+pub(super) fn collide(one: &Address, other: &Address) -> bool {
     let is_chosen_for_us = matches!(one, Address::Tcp(address) if address.port() == 0);
     one == other && !is_chosen_for_us
 }
@@ -95,30 +58,7 @@ fn token(reader: &Reader<'_>) -> Option<Token> {
     Some(Token(text.value))
 }
 
-fn trusted(reader: &Reader<'_>) -> Vec<IpNet> {
-    let mut nets = Vec::new();
-    for text in reader.texts("trusted_proxies") {
-        let net = text.value.parse::<IpNet>().ok();
-        let net = net.or_else(|| text.value.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-        match net {
-            Some(net) if net.prefix_len() == 0 => {
-                let what = format!("`trusted_proxies` has {net}, which is everybody");
-                let follows = "any client can say that it is another one";
-                let mend = "name the networks of the proxies in front of oncegate";
-                reader.report().warning(&text.at, what, follows, mend);
-                nets.push(net);
-            }
-            Some(net) => nets.push(net.trunc()),
-            None => {
-                let what = format!("`{}` is no network", text.value);
-                reader.report().error(&text.at, what, "", "write for example \"10.0.0.0/8\" or \"::1\"");
-            }
-        }
-    }
-    nets
-}
-
-fn parse(reader: &Reader<'_>, key: &str, text: &Located<String>) -> Option<Address> {
+pub(super) fn parse(reader: &Reader<'_>, key: &str, text: &Located<String>) -> Option<Address> {
     let report = reader.report();
     if text.value.starts_with("systemd:") {
         let mend = "bind an address here, such as \"0.0.0.0:8080\"";

@@ -10,6 +10,7 @@ use memchr::{memchr, memchr3};
 use super::{
     StrictLimits, Violation,
     field::{self, NAME, Options, TOKEN},
+    rules,
 };
 
 /// What was found in the bytes that were looked at.
@@ -54,7 +55,7 @@ pub enum Wish {
 }
 
 /// A method longer than any that is registered, by far.
-const METHOD_BYTES_MAX: usize = 32;
+pub(super) const METHOD_BYTES_MAX: usize = 32;
 
 /// Looks at bytes that begin where a head begins.
 #[must_use]
@@ -178,7 +179,7 @@ impl Progress {
 
     fn field(&mut self, line: &[u8], start: usize, limits: &StrictLimits) -> Result<(), Violation> {
         if self.fields == limits.fields_max {
-            return Err(Violation::new(431, "too many header fields"));
+            return Err(rules::TOO_MANY_FIELDS);
         }
         self.fields += 1;
         let name_end = field::span(line, NAME);
@@ -200,7 +201,7 @@ impl Progress {
         // By length first: of the names that matter here no two have the same.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(start + name_end + 1, value),
-            6 if name.eq_ignore_ascii_case(b"expect") => expect(field::trim(value)),
+            6 if name.eq_ignore_ascii_case(b"expect") => rules::expect(field::trim(value)),
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
                 self.upgrade = true;
                 Ok(())
@@ -221,7 +222,7 @@ impl Progress {
 
     fn host(&mut self, value_start: usize, value: &[u8]) -> Result<(), Violation> {
         if self.host.is_some() {
-            return Err(Violation::bad("Host must be given once"));
+            return Err(rules::HOST_TWICE);
         }
         let host = field::trim(value);
         if !field::host_is_clean(host) {
@@ -263,12 +264,12 @@ impl Progress {
             (length, false) => Body::Length(length.unwrap_or(0)),
         };
         if self.host.is_none() && self.version == Version::Http11 {
-            return Err(Violation::bad("Host is missing"));
+            return Err(rules::HOST_MISSING);
         }
         if let (Some(authority), Some(host)) = (&self.authority, &self.host)
             && !head[authority.clone()].eq_ignore_ascii_case(&head[host.clone()])
         {
-            return Err(Violation::bad("the request target and Host name different servers"));
+            return Err(rules::HOSTS_DIFFER);
         }
         // HTTP/1.0 cannot be upgraded (RFC 9110 7.8), and neither can a hop that was not told so by `Connection`.
         let wish = match (self.version, self.upgrade, self.upgrade_option) {
@@ -307,13 +308,6 @@ fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Viola
             if good { Ok(Some(scheme..scheme + end)) } else { Err(BAD) }
         }
     }
-}
-
-fn expect(value: &[u8]) -> Result<(), Violation> {
-    if value.eq_ignore_ascii_case(b"100-continue") {
-        return Ok(());
-    }
-    Err(Violation::new(417, "only `Expect: 100-continue` can be met"))
 }
 
 #[cfg(test)]
