@@ -14,7 +14,8 @@ use oncegate::{
     request::{self, Reading, Secret, View},
     route::{matcher::Head, path},
     store::{
-        Ask, Claimed, Ending, Fence, Headers, Hold, InDoubtPolicy, Kept, Key, May, Owner, Record, Settled, Store,
+        Ask, Claimed, Ending, Fence, Headers, Hold, InDoubtPolicy, Kept, Key, May, Owner, Record, Settled,
+        Store,
         memory::{Memory, MemoryLimits},
     },
 };
