@@ -460,7 +460,7 @@ fn free(cells: &mut impl Cells, fence: Fence, effects: &mut Effects) {
     let lanes = run.lanes.iter().copied().map(Place::Lane);
     for place in fingerprint.into_iter().chain(scope).chain(lanes) {
         // Something newer may stand there by now.
-        if cells.place(place).and_then(cells::Cell::read) == Some(&fence) {
+        if cells.place(place).and_then(cells::Cell::into_read) == Some(fence) {
             cells.clear(place);
         }
     }

@@ -4,7 +4,9 @@
 //! forgotten with the process: this store knows no restart.
 
 mod ends;
+mod index;
 mod mirror;
+mod slab;
 mod table;
 
 use std::{

@@ -15,7 +15,7 @@ pub const VERSION: u16 = 1;
 
 /// A value with the format it was written in. Two versions of oncegate may share one store: what the other one
 /// wrote is neither free nor expired, it is busy.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cell<T> {
     pub version: u16,
     pub value: T,
@@ -31,6 +31,12 @@ impl<T> Cell<T> {
     #[must_use]
     pub fn read(&self) -> Option<&T> {
         (self.version == VERSION).then_some(&self.value)
+    }
+
+    /// Likewise, of a cell that nobody needs any more.
+    #[must_use]
+    pub fn into_read(self) -> Option<T> {
+        (self.version == VERSION).then_some(self.value)
     }
 }
 
@@ -105,7 +111,7 @@ pub enum Room {
 /// The cells of a store. Every method is a plain read or write; the machine alone decides which.
 pub trait Cells {
     fn run(&self, fence: Fence) -> Option<&Cell<Run>>;
-    fn place(&self, place: Place) -> Option<&Cell<Fence>>;
+    fn place(&self, place: Place) -> Option<Cell<Fence>>;
     /// The last fence that had been given out when the identity's generation began: records up to it are older.
     fn generation(&self, identity: Key) -> Option<&Cell<Fence>>;
     /// The last fence that was given out.

@@ -29,7 +29,7 @@ pub(super) fn look(cells: &impl Cells, place: Place) -> Look<'_> {
     let Some(cell) = cells.place(place) else {
         return Look::Free;
     };
-    let Some(&fence) = cell.read() else {
+    let Some(fence) = cell.into_read() else {
         return Look::Unreadable;
     };
     run(cells, fence).map_or(Look::Unreadable, |run| Look::Run(fence, run))

@@ -13,7 +13,7 @@ use crate::store::{
     Ask, Fence, Key, Millis, Restored,
     machine::{
         self,
-        cells::{Cells as _, Place, Run, State},
+        cells::{Cell, Cells as _, Place, Run, State},
     },
 };
 
@@ -24,7 +24,7 @@ impl Memory {
             let hold = &led.hold;
             let lanes = hold.lanes.iter().copied().map(Place::Lane);
             for place in lanes.chain(hold.fingerprint.map(Place::Fingerprint)) {
-                let stands = inner.table.place(place).and_then(|cell| cell.read().copied());
+                let stands = inner.table.place(place).and_then(Cell::into_read);
                 if let Some(outdated) = stands.filter(|fence| *fence != hold.fence) {
                     let effects = machine::evict(&mut inner.table, outdated);
                     inner.apply(&effects, None, calls);
@@ -63,7 +63,7 @@ impl Memory {
 
     /// The run that holds a lane.
     pub(in crate::store) fn standing_in(&self, lane: Key) -> Option<Fence> {
-        self.lock().table.place(Place::Lane(lane))?.read().copied()
+        self.lock().table.place(Place::Lane(lane))?.into_read()
     }
 
     /// What runs or is in doubt now, and the answers that came this short a time ago: what a store that fails over may

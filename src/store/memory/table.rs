@@ -3,42 +3,38 @@
 //! It carries out what the machine decided and keeps the indexes right. By itself it does one thing: it lets
 //! records go early when they are over their budget, and never anything that is live.
 
+mod cells;
+mod queue;
 mod written;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
 use http::header::LOCATION;
 
+use self::queue::Queue;
 pub(crate) use self::written::Changes;
 use super::{
     MemoryLimits,
     ends::{Ends, Look},
+    index::Index,
+    slab::Slab,
 };
 use crate::store::{
     Fence, Kept, Key, Millis, Record,
     hash::Short,
-    machine::cells::{Cell, Cells, Delivery, Place, Room, Run, State},
+    machine::cells::{Cell, Cells, Delivery, Place, Run, State},
 };
 
 /// What an ended run weighs beside its answer: the run, its pointers and its places in the indexes.
 pub(crate) const OVERHEAD_BYTES: usize = 768;
 
-/// What an answer without body and headers weighs, see [`Record::bytes`].
-const RECORD_BYTES_MIN: usize = 256;
-
-/// For how many runs room is made at the start.
-const RUNS_RESERVED_MAX: usize = 1 << 19;
-
 /// How many generations are kept. One that goes early lets a record of its identity answer again: a purchase is
 /// then answered with an older one, none is made twice.
 const GENERATIONS_MAX: usize = 262_144;
-
-/// The queue of records is cleared of what is gone when that could be more than half of it, and these many.
-const CLEAR_MIN: usize = 1024;
 
 /// A generation is kept at least this long: flights that began before it may settle much later.
 const GENERATION_LIFE_MIN: Duration = Duration::from_secs(3600);
@@ -47,16 +43,22 @@ pub(crate) struct Table {
     limits: MemoryLimits,
     last: u64,
     fences: Fences,
-    /// Boxed, so that a growing map moves pointers while everybody waits, not runs.
-    runs: HashMap<Fence, Box<Filed>, Short>,
-    places: HashMap<Place, Cell<Fence>, Short>,
+    runs: Slab<Filed>,
+    by_fence: Index,
+    /// The places of fingerprints, each of which points to a run that has this fingerprint.
+    by_fingerprint: Index,
+    /// Those of which that is not so: between two writes of one step, and where something else wrote.
+    strays: HashMap<Key, Cell<Fence>, Short>,
+    /// Few: only what is live holds lanes.
+    lanes: HashMap<Key, Cell<Fence>, Short>,
+    scopes: HashMap<Key, Cell<Fence>, Short>,
     generations: HashMap<Key, Generation, Short>,
     /// Generations in the order in which they end.
     generation_ends: BTreeSet<(Millis, Key)>,
     /// When each run is to be looked at, whatever its state.
     ends: Ends,
-    /// Ended runs with a body, oldest first: those that were settled first. Some may have lost it or be gone since.
-    whole: VecDeque<Fence>,
+    /// Ended runs with a body, oldest first: those that were settled first.
+    whole: Queue,
     /// Ended runs without one (tombstones and operators' marks), oldest first.
     stones: BTreeSet<(Millis, Fence)>,
     life_longest: Duration,
@@ -66,11 +68,26 @@ pub(crate) struct Table {
 
 /// A run with its places in the indexes.
 struct Filed {
+    fence: Fence,
     cell: Cell<Run>,
     /// When it is to be looked at: no later than its state ends. `None`: it was, and not a word was heard since.
     look_at: Option<Millis>,
     /// What it counts for against the budget.
     weight: usize,
+    /// The places before and behind it in the queue that it stands in.
+    before: u32,
+    behind: u32,
+}
+
+/// What a run is counted under.
+#[derive(Clone, Copy)]
+enum Rank {
+    Flight,
+    InDoubt,
+    /// An answer with its body.
+    Whole,
+    /// An end without an answer, since then.
+    Stone(Millis),
 }
 
 /// What came of looking at a run whose time may be over.
@@ -126,20 +143,20 @@ struct Generation {
 
 impl Table {
     pub(crate) fn new(limits: MemoryLimits) -> Self {
-        // A map that grows copies itself while everybody waits for the lock: some 10 ms at a million entries. Pages
-        // that are reserved and not used cost address space only.
-        let records = limits.records_bytes_max / (RECORD_BYTES_MIN + OVERHEAD_BYTES);
-        let runs = records.saturating_add(limits.states_max).min(RUNS_RESERVED_MAX);
         Self {
             limits,
             last: 0,
             fences: Fences::Counted,
-            runs: HashMap::with_capacity_and_hasher(runs, Short::default()),
-            places: HashMap::with_capacity_and_hasher(runs * 2, Short::default()),
+            runs: Slab::default(),
+            by_fence: Index::default(),
+            by_fingerprint: Index::default(),
+            strays: HashMap::default(),
+            lanes: HashMap::default(),
+            scopes: HashMap::default(),
             generations: HashMap::default(),
             generation_ends: BTreeSet::new(),
             ends: Ends::default(),
-            whole: VecDeque::new(),
+            whole: Queue::default(),
             stones: BTreeSet::new(),
             life_longest: Duration::ZERO,
             counts: Counts::default(),
@@ -150,8 +167,8 @@ impl Table {
     /// Looks at the run that is to be looked at first, if that is by `now`.
     pub(crate) fn look_at_due(&mut self, now: Millis) -> Looked {
         let Some(look) = self.ends.take_due(now) else { return Looked::Nothing };
-        let Some(filed) = self.runs.get_mut(&look.fence).filter(|filed| filed.look_at == Some(look.at))
-        else {
+        let planned = self.filed_mut(look.fence).filter(|filed| filed.look_at == Some(look.at));
+        let Some(filed) = planned else {
             return Looked::NotOver;
         };
         let ends = filed.cell.value.state.ends();
@@ -179,9 +196,9 @@ impl Table {
     pub(crate) fn fit_records(&mut self) {
         while self.counts.whole_bytes + self.counts.stone_bytes > self.limits.records_bytes_max {
             let many_stones = self.counts.stone_bytes > self.limits.records_bytes_max / 2;
-            let oldest = if many_stones { None } else { self.oldest_whole() };
+            let oldest = if many_stones { None } else { self.runs.get(self.whole.first) };
             match (oldest, self.stones.first().copied()) {
-                (Some(fence), _) => self.drop_body(fence),
+                (Some(filed), _) => self.drop_body(filed.fence),
                 (None, Some((_, fence))) => self.drop_record(fence),
                 (None, None) => break,
             }
@@ -205,22 +222,46 @@ impl Table {
 
     /// Every run that can be read, in no order.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (Fence, &Run)> {
-        self.runs.iter().filter_map(|(fence, filed)| Some((*fence, filed.cell.read()?)))
+        self.runs.iter().filter_map(|filed| Some((filed.fence, filed.cell.read()?)))
     }
 
-    fn oldest_whole(&mut self) -> Option<Fence> {
-        while let Some(fence) = self.whole.front().copied() {
-            if self.runs.get(&fence).is_some_and(|filed| is_whole(&filed.cell.value.state)) {
-                return Some(fence);
-            }
-            self.whole.pop_front();
+    fn place_of(&self, fence: Fence) -> Option<u32> {
+        self.by_fence.find(fence.into(), |place| is_of(&self.runs, place, fence))
+    }
+
+    fn filed(&self, fence: Fence) -> Option<&Filed> {
+        self.runs.get(self.place_of(fence)?)
+    }
+
+    fn filed_mut(&mut self, fence: Fence) -> Option<&mut Filed> {
+        self.runs.get_mut(self.place_of(fence)?)
+    }
+
+    fn point_fingerprint(&mut self, key: Key, cell: Cell<Fence>) {
+        if !self.strays.is_empty() {
+            self.strays.remove(&key);
         }
-        None
+        let place = self.place_of(cell.value).filter(|place| has_fingerprint(&self.runs, *place, &key));
+        match place.filter(|_| cell.read().is_some()) {
+            Some(place) => {
+                let (index, runs) = (&mut self.by_fingerprint, &self.runs);
+                index.insert((&key).into(), place, |place| has_fingerprint(runs, place, &key));
+            }
+            None => {
+                self.unpoint_fingerprint(&key);
+                self.strays.insert(key, cell);
+            }
+        }
+    }
+
+    fn unpoint_fingerprint(&mut self, key: &Key) -> Option<u32> {
+        let (index, runs) = (&mut self.by_fingerprint, &self.runs);
+        index.remove(key.into(), |place| has_fingerprint(runs, place, key))
     }
 
     fn drop_body(&mut self, fence: Fence) {
         let Some(State::Done { record, settled_at, until, delivery }) =
-            self.runs.get(&fence).map(|filed| filed.cell.value.state.clone())
+            self.filed(fence).map(|filed| filed.cell.value.state.clone())
         else {
             return;
         };
@@ -234,239 +275,99 @@ impl Table {
             return;
         };
         for place in run.fingerprint.map(Place::Fingerprint).into_iter().chain(run.scope.map(Place::Scope)) {
-            if self.places.get(&place).is_some_and(|cell| cell.value == fence) {
+            if self.place(place).is_some_and(|cell| cell.value == fence) {
                 self.clear(place);
             }
         }
         self.counts.records_dropped_early += 1;
     }
 
-    /// Counts a run in under its state; answers what it weighs.
-    fn enlist(&mut self, fence: Fence, state: &State) -> usize {
-        match state {
-            State::Flight { .. } => self.counts.flights += 1,
-            State::InDoubt { .. } => self.counts.in_doubt += 1,
-            State::Done { record, settled_at, .. } => {
-                let weight = record.bytes() + OVERHEAD_BYTES;
-                match record.body {
-                    Kept::Whole(_) => {
-                        self.counts.whole += 1;
-                        self.counts.whole_bytes += weight;
-                        self.whole.push_back(fence);
-                    }
-                    Kept::Dropped => {
-                        self.counts.stone_bytes += weight;
-                        self.stones.insert((*settled_at, fence));
-                    }
-                }
-                return weight;
+    /// Counts a run in under its state.
+    fn enlist(&mut self, place: u32, fence: Fence, (rank, weight): (Rank, usize)) {
+        match rank {
+            Rank::Flight => self.counts.flights += 1,
+            Rank::InDoubt => self.counts.in_doubt += 1,
+            Rank::Whole => {
+                self.counts.whole += 1;
+                self.counts.whole_bytes += weight;
+                self.whole.push(&mut self.runs, place);
             }
-            State::Resolved { since, .. } => {
-                self.counts.stone_bytes += OVERHEAD_BYTES;
-                self.stones.insert((*since, fence));
-                return OVERHEAD_BYTES;
+            Rank::Stone(since) => {
+                self.counts.stone_bytes += weight;
+                self.stones.insert((since, fence));
             }
         }
-        0
     }
 
-    fn strike(&mut self, fence: Fence, state: &State, weight: usize) {
-        match state {
-            State::Flight { .. } => self.counts.flights -= 1,
-            State::InDoubt { .. } => self.counts.in_doubt -= 1,
-            State::Done { record, settled_at, .. } => match record.body {
-                Kept::Whole(_) => {
-                    self.counts.whole -= 1;
-                    self.counts.whole_bytes -= weight;
-                    self.clear_idle();
-                }
-                Kept::Dropped => {
-                    self.counts.stone_bytes -= weight;
-                    self.stones.remove(&(*settled_at, fence));
-                }
-            },
-            State::Resolved { since, .. } => {
+    /// `links` are the places before and behind it in its queue.
+    fn strike(&mut self, fence: Fence, (rank, weight): (Rank, usize), links: (u32, u32)) {
+        match rank {
+            Rank::Flight => self.counts.flights -= 1,
+            Rank::InDoubt => self.counts.in_doubt -= 1,
+            Rank::Whole => {
+                self.counts.whole -= 1;
+                self.counts.whole_bytes -= weight;
+                self.whole.remove(&mut self.runs, links);
+            }
+            Rank::Stone(since) => {
                 self.counts.stone_bytes -= weight;
-                self.stones.remove(&(*since, fence));
+                self.stones.remove(&(since, fence));
             }
         }
     }
 
-    /// Bounds the queues, from which nobody is taken out in the middle.
+    /// Bounds the queue of looks, from which nobody is taken out in the middle.
     fn clear_idle(&mut self) {
-        let runs = &self.runs;
-        if self.whole.len() > 2 * self.counts.whole + CLEAR_MIN {
-            self.whole.retain(|fence| runs.get(fence).is_some_and(|filed| is_whole(&filed.cell.value.state)));
-        }
+        let (runs, by_fence) = (&self.runs, &self.by_fence);
         self.ends.clear_idle(runs.len(), |look| {
-            runs.get(&look.fence).is_some_and(|filed| filed.look_at == Some(look.at))
+            let place = by_fence.find(look.fence.into(), |place| is_of(runs, place, look.fence));
+            place.and_then(|place| runs.get(place)).is_some_and(|filed| filed.look_at == Some(look.at))
         });
     }
 
     fn note_life(&mut self, state: &State) {
-        let life = |from: Millis, until: Millis| Duration::from_millis(until.0.saturating_sub(from.0));
-        let longest = match state {
-            State::Flight { .. } | State::InDoubt { .. } => return,
-            // It may be delivered at the last moment, and its seen life begins then.
-            State::Done { settled_at, until, delivery: Delivery::Awaited { seen }, .. } => {
-                life(*settled_at, *until).saturating_add(*seen)
-            }
-            State::Done { settled_at, until, delivery: Delivery::Made, .. } => life(*settled_at, *until),
-            State::Resolved { since, until } => life(*since, *until),
-        };
-        self.life_longest = self.life_longest.max(longest);
+        self.life_longest = self.life_longest.max(life_of(state));
     }
 }
 
-fn is_whole(state: &State) -> bool {
-    matches!(state, State::Done { record, .. } if matches!(record.body, Kept::Whole(_)))
+/// How long a record can live, if it is one.
+fn life_of(state: &State) -> Duration {
+    let life = |from: Millis, until: Millis| Duration::from_millis(until.0.saturating_sub(from.0));
+    match state {
+        State::Flight { .. } | State::InDoubt { .. } => Duration::ZERO,
+        // It may be delivered at the last moment, and its seen life begins then.
+        State::Done { settled_at, until, delivery: Delivery::Awaited { seen }, .. } => {
+            life(*settled_at, *until).saturating_add(*seen)
+        }
+        State::Done { settled_at, until, delivery: Delivery::Made, .. } => life(*settled_at, *until),
+        State::Resolved { since, until } => life(*since, *until),
+    }
 }
 
-/// Whether only the life of a kept answer changes, and neither what it weighs nor when it was settled.
-fn is_same_answer(old: &State, new: &State) -> bool {
-    match (old, new) {
-        (
-            State::Done { record: one, settled_at: then, .. },
-            State::Done { record: other, settled_at: now, .. },
-        ) => Arc::ptr_eq(one, other) && then == now,
-        _ => false,
+impl Rank {
+    /// With what a run of this state counts for against the budget.
+    fn of(state: &State) -> (Self, usize) {
+        match state {
+            State::Flight { .. } => (Self::Flight, 0),
+            State::InDoubt { .. } => (Self::InDoubt, 0),
+            State::Done { record, settled_at, .. } => {
+                let rank = match record.body {
+                    Kept::Whole(_) => Self::Whole,
+                    Kept::Dropped => Self::Stone(*settled_at),
+                };
+                (rank, record.bytes() + OVERHEAD_BYTES)
+            }
+            State::Resolved { since, .. } => (Self::Stone(*since), OVERHEAD_BYTES),
+        }
     }
 }
 
-impl Cells for Table {
-    fn run(&self, fence: Fence) -> Option<&Cell<Run>> {
-        self.runs.get(&fence).map(|filed| &filed.cell)
-    }
+fn is_of(runs: &Slab<Filed>, place: u32, fence: Fence) -> bool {
+    runs.get(place).is_some_and(|filed| filed.fence == fence)
+}
 
-    fn place(&self, place: Place) -> Option<&Cell<Fence>> {
-        self.places.get(&place)
-    }
-
-    fn generation(&self, identity: Key) -> Option<&Cell<Fence>> {
-        self.generations.get(&identity).map(|generation| &generation.began)
-    }
-
-    fn last_fence(&self) -> Fence {
-        Fence(self.last)
-    }
-
-    fn room(&self) -> Room {
-        if self.counts.flights + self.counts.in_doubt < self.limits.states_max {
-            Room::Left
-        } else {
-            Room::Full
-        }
-    }
-
-    /// Looks at every run: an operator's question, seldom enough to go without an index.
-    fn led_under(&self, lane: Key) -> Vec<Fence> {
-        self.runs
-            .iter()
-            .filter(|(_, filed)| filed.cell.value.lanes.contains(&lane))
-            .map(|(fence, _)| *fence)
-            .collect()
-    }
-
-    fn next_fence(&mut self, now: Millis) -> Fence {
-        // 2^64 claims take longer than any process lives.
-        self.last += 1;
-        self.last = self.last.max(self.fences.least(now));
-        Fence(self.last)
-    }
-
-    fn raise_fence(&mut self, seen: Fence) {
-        self.last = self.last.max(seen.0);
-    }
-
-    fn insert_run(&mut self, fence: Fence, run: Run) {
-        self.note(|changes| changes.runs.push(fence));
-        let weight = self.enlist(fence, &run.state);
-        self.note_life(&run.state);
-        let at = run.state.ends();
-        match run.state {
-            State::Flight { .. } => self.ends.plan_lease(Look { at, fence }),
-            State::InDoubt { .. } | State::Done { .. } | State::Resolved { .. } => {
-                self.ends.plan(Look { at, fence });
-            }
-        }
-        self.runs.insert(fence, Box::new(Filed { cell: Cell::new(run), look_at: Some(at), weight }));
-    }
-
-    fn set_state(&mut self, fence: Fence, state: State) {
-        let Some(filed) = self.runs.get_mut(&fence) else {
-            return;
-        };
-        let ends = state.ends();
-        // An end that moves away is found when the old one comes.
-        if filed.look_at.is_none_or(|planned| planned > ends) {
-            if let Some(planned) = filed.look_at.replace(ends) {
-                self.ends.cancel(Look { at: planned, fence });
-            }
-            self.ends.plan(Look { at: ends, fence });
-        }
-        let weight = filed.weight;
-        let old = std::mem::replace(&mut filed.cell.value.state, state.clone());
-        if !matches!((&old, &state), (State::Flight { .. }, State::Flight { .. })) {
-            self.note(|changes| changes.runs.push(fence));
-        }
-        self.note_life(&state);
-        if is_same_answer(&old, &state) {
-            return;
-        }
-        self.strike(fence, &old, weight);
-        let weight = self.enlist(fence, &state);
-        if let Some(filed) = self.runs.get_mut(&fence) {
-            filed.weight = weight;
-        }
-    }
-
-    fn remove_run(&mut self, fence: Fence) -> Option<Run> {
-        let Filed { cell, look_at, weight } = *self.runs.remove(&fence)?;
-        self.note(|changes| changes.runs.push(fence));
-        if let Some(at) = look_at {
-            self.ends.cancel(Look { at, fence });
-        }
-        self.strike(fence, &cell.value.state, weight);
-        self.clear_idle();
-        Some(cell.value)
-    }
-
-    fn point(&mut self, place: Place, fence: Fence) {
-        if let Place::Scope(scope) = place {
-            self.note(|changes| changes.scopes.push(scope));
-        }
-        let before = self.places.insert(place, Cell::new(fence));
-        if before.is_none() && matches!(place, Place::Lane(_)) {
-            self.counts.lanes += 1;
-        }
-    }
-
-    fn clear(&mut self, place: Place) {
-        if let Place::Scope(scope) = place {
-            self.note(|changes| changes.scopes.push(scope));
-        }
-        if self.places.remove(&place).is_some() && matches!(place, Place::Lane(_)) {
-            self.counts.lanes -= 1;
-        }
-    }
-
-    fn set_generation(&mut self, now: Millis, identity: Key, began: Fence) {
-        self.note(|changes| changes.generations.push(identity));
-        let life = self.life_longest.max(GENERATION_LIFE_MIN);
-        let ends = Millis(now.0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
-        let generation = Generation { began: Cell::new(began), ends };
-        if let Some(before) = self.generations.insert(identity, generation) {
-            self.generation_ends.remove(&(before.ends, identity));
-        }
-        self.generation_ends.insert((ends, identity));
-        if self.generations.len() > GENERATIONS_MAX
-            && let Some((_, oldest)) = self.generation_ends.pop_first()
-        {
-            self.generations.remove(&oldest);
-            self.note(|changes| changes.generations.push(oldest));
-            self.counts.generations_dropped_early += 1;
-        }
-    }
+fn has_fingerprint(runs: &Slab<Filed>, place: u32, key: &Key) -> bool {
+    runs.get(place).is_some_and(|filed| filed.cell.value.fingerprint.as_ref() == Some(key))
 }
 
 /// That the work is done and where it led, without the answer itself.
@@ -494,22 +395,40 @@ impl Table {
     }
 
     pub(crate) fn everything(&self) -> Everything {
-        let generations = self.generations.iter().map(|(key, generation)| (*key, generation.began.clone()));
+        let generations = self.generations.iter().map(|(key, generation)| (*key, generation.began));
         Everything {
             last: self.last,
             life_longest: self.life_longest,
-            runs: self.runs.iter().map(|(fence, filed)| (*fence, filed.cell.clone())).collect(),
-            places: self.places.iter().map(|(place, cell)| (*place, cell.clone())).collect(),
+            runs: self.runs.iter().map(|filed| (filed.fence, filed.cell.clone())).collect(),
+            places: self.places(),
             generations: generations.collect(),
         }
     }
 
+    fn places(&self) -> Vec<(Place, Cell<Fence>)> {
+        let kept = self.runs.iter().filter_map(|filed| filed.cell.value.fingerprint);
+        let fingerprints: BTreeSet<Key> = kept.chain(self.strays.keys().copied()).collect();
+        let fingerprints = fingerprints.into_iter().map(Place::Fingerprint);
+        let lanes = self.lanes.keys().copied().map(Place::Lane);
+        let scopes = self.scopes.keys().copied().map(Place::Scope);
+        fingerprints
+            .chain(lanes)
+            .chain(scopes)
+            .filter_map(|place| Some((place, self.place(place)?)))
+            .collect()
+    }
+
     pub(crate) fn place_foreign(&mut self, place: Place, fence: Fence) {
-        self.places.insert(place, Cell { version: u16::MAX, value: fence });
+        let cell = Cell { version: u16::MAX, value: fence };
+        match place {
+            Place::Fingerprint(key) => self.point_fingerprint(key, cell),
+            Place::Lane(key) => drop(self.lanes.insert(key, cell)),
+            Place::Scope(key) => drop(self.scopes.insert(key, cell)),
+        }
     }
 
     pub(crate) fn make_run_foreign(&mut self, fence: Fence) {
-        self.runs.get_mut(&fence).expect("a run to make foreign").cell.version = u16::MAX;
+        self.filed_mut(fence).expect("a run to make foreign").cell.version = u16::MAX;
     }
 
     pub(crate) fn make_generation_foreign(&mut self, identity: Key) {
@@ -527,17 +446,30 @@ impl Table {
         }
     }
 
+    /// The queue of whole answers holds them all, forwards and backwards.
+    fn assert_queued(&self, whole: usize) {
+        let (mut before, mut place, mut count) = (queue::NONE, self.whole.first, 0);
+        while let Some(filed) = self.runs.get(place) {
+            assert!(matches!(Rank::of(&filed.cell.value.state), (Rank::Whole, _)));
+            assert_eq!(filed.before, before);
+            (before, place, count) = (place, filed.behind, count + 1);
+        }
+        assert_eq!((count, place, before), (whole, queue::NONE, self.whole.last));
+    }
+
     /// Everything points to what points back, and every index and count agrees with the runs.
     pub(crate) fn assert_sound(&self) {
         let (mut flights, mut in_doubt, mut lanes, mut bytes, mut whole, mut stones) = (0, 0, 0, 0, 0, 0);
-        for (fence, filed) in &self.runs {
-            let run = &filed.cell.value;
+        let places = self.places();
+        let at = |place: Place| self.place(place).map(|cell| cell.value);
+        for filed in self.runs.iter() {
+            let (fence, run) = (&filed.fence, &filed.cell.value);
             for lane in &run.lanes {
-                let held = self.places.get(&Place::Lane(*lane)).is_some_and(|cell| cell.value == *fence);
+                let held = at(Place::Lane(*lane)) == Some(*fence);
                 assert_eq!(held, run.state.is_live(), "a lane is held exactly while its run is live");
             }
             if let Some(key) = run.fingerprint {
-                assert_eq!(self.places[&Place::Fingerprint(key)].value, *fence, "one run per fingerprint");
+                assert_eq!(at(Place::Fingerprint(key)), Some(*fence), "one run per fingerprint");
             }
             assert!(fence.0 <= self.last);
             match &run.state {
@@ -547,7 +479,7 @@ impl Table {
                     assert_eq!(filed.weight, record.bytes() + OVERHEAD_BYTES);
                     bytes += filed.weight;
                     match record.body {
-                        Kept::Whole(_) => whole += usize::from(self.whole.contains(fence)),
+                        Kept::Whole(_) => whole += 1,
                         Kept::Dropped => stones += usize::from(self.stones.contains(&(*settled_at, *fence))),
                     }
                 }
@@ -560,8 +492,8 @@ impl Table {
             assert!(at <= run.state.ends(), "no run is looked at after its end");
             assert!(self.ends.holds(Look { at, fence: *fence }), "every look is planned");
         }
-        for (place, cell) in &self.places {
-            let run = &self.runs[&cell.value].cell.value;
+        for (place, cell) in &places {
+            let run = &self.filed(cell.value).expect("a run at every place").cell.value;
             match place {
                 Place::Lane(lane) => {
                     lanes += 1;
@@ -575,7 +507,10 @@ impl Table {
         assert_eq!((counts.flights, counts.in_doubt, counts.lanes), (flights, in_doubt, lanes));
         assert_eq!(counts.whole_bytes + counts.stone_bytes, bytes);
         assert_eq!((counts.whole, self.stones.len()), (whole, stones));
-        assert!(self.whole.len() <= 2 * whole + CLEAR_MIN + 1);
+        assert!(self.strays.is_empty(), "nothing points to what is not there");
+        assert_eq!((self.runs.len(), self.by_fence.len()), (self.runs.iter().count(), self.runs.len()));
+        assert!(self.by_fingerprint.len() <= self.runs.len());
+        self.assert_queued(whole);
         assert!(self.ends.len() <= 3 * self.runs.len() + 1 + super::ends::CLEAR_MIN, "looks do not pile up");
         assert_eq!(self.generation_ends.len(), self.generations.len());
     }

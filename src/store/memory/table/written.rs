@@ -48,10 +48,10 @@ impl Table {
         self.raise_fence(fence);
         let lanes = if run.state.is_live() { run.lanes.clone() } else { SmallVec::new() };
         let fingerprint = run.fingerprint.map(Place::Fingerprint);
+        self.insert_run(fence, run);
         for place in fingerprint.into_iter().chain(lanes.into_iter().map(Place::Lane)) {
             self.point(place, fence);
         }
-        self.insert_run(fence, run);
     }
 
     pub(crate) fn load_generation(&mut self, identity: Key, began: Fence, ends: Millis) {
