@@ -137,6 +137,10 @@ impl Sender for Lead {
         Sent::Lost(Lost { cause: LostCause::Timeout, late })
     }
 
+    fn begin_before(&self, moment: Instant) {
+        self.course.begun.before(moment);
+    }
+
     fn rest(&self, from: Instant, length: Duration) -> impl Future<Output = ()> {
         Nap::new(&self.core.alarms, from, length)
     }
@@ -231,11 +235,15 @@ impl Exchange {
         }
         let sent = match core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun).await {
             Ok(sent) => sent,
+            Err(SendError::TooLate) => {
+                course.outgoing.set(outgoing);
+                return Err(Sent::NotSent(NotSent::TooLate));
+            }
             Err(error) => {
                 course.count(core, upstream, CodeClass::None);
                 core.gate.upstream_failed(upstream, &error);
                 return Err(match error {
-                    SendError::Unreachable { .. } | SendError::NoServer => {
+                    SendError::Unreachable { .. } | SendError::NoServer | SendError::TooLate => {
                         course.outgoing.set(outgoing);
                         Sent::NotSent(NotSent::Unreachable)
                     }

@@ -261,8 +261,8 @@ impl Store for File {
     }
 
     /// Written, but not waited for: lost with the process, the record lives as long as one that nobody has.
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        self.memory.delivered(hold)
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
+        self.memory.delivered(fences)
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {

@@ -147,26 +147,28 @@ pub fn settle(cells: &mut impl Cells, now: Millis, hold: &Hold, ending: Ending) 
     Step { reply, effects }
 }
 
-/// Frees a flight of which the owner knows that nothing was sent.
+/// Frees a flight of which the owner knows that nothing was sent. It knows it of one whose lease has run out as well:
+/// a doubt of its own is none.
 pub fn abandon(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
     let mut effects = Effects::default();
     lapse(cells, now, hold.fence, &mut effects);
-    if standing(cells, hold) == Standing::Flight {
-        free(cells, hold.fence, &mut effects);
+    match standing(cells, hold) {
+        Standing::Flight | Standing::InDoubt => free(cells, hold.fence, &mut effects),
+        Standing::Lost => {}
     }
     Step { reply: (), effects }
 }
 
 /// The answer has reached a client. If it is the first one, the record lives `seen` from now, however long it has
 /// waited: a retry that gets the answer late may be followed by a double click of its own. Later ones change nothing.
-pub fn delivered(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
+pub fn delivered(cells: &mut impl Cells, now: Millis, fence: Fence) -> Step<()> {
     let mut effects = Effects::default();
-    lapse(cells, now, hold.fence, &mut effects);
-    if let Some(run) = run(cells, hold.fence)
+    lapse(cells, now, fence, &mut effects);
+    if let Some(run) = run(cells, fence)
         && let State::Done { record, settled_at, delivery: Delivery::Awaited { seen }, .. } = &run.state
     {
         let (record, settled_at, until) = (Arc::clone(record), *settled_at, after(now, *seen));
-        cells.set_state(hold.fence, State::Done { record, settled_at, until, delivery: Delivery::Made });
+        cells.set_state(fence, State::Done { record, settled_at, until, delivery: Delivery::Made });
     }
     Step { reply: (), effects }
 }
@@ -591,7 +593,7 @@ mod tests {
         }
 
         fn delivered(&mut self, hold: &Hold) {
-            self.step(|table, now| delivered(table, now, hold));
+            self.step(|table, now| delivered(table, now, hold.fence));
         }
 
         fn inspect(&mut self, lane: &str) -> LaneView {
@@ -705,12 +707,16 @@ mod tests {
     }
 
     #[test]
-    fn a_flight_in_doubt_cannot_be_abandoned() {
+    fn a_flight_in_doubt_is_freed_by_its_owner_who_knows_that_nothing_was_sent_and_by_nobody_else() {
         let mut world = World::new();
         let hold = world.lead(&ask(1, "a", &["lane"]));
         world.wait(LEASE);
-        world.abandon(&hold);
+        world.abandon(&Hold { owner: Owner(2), ..hold.clone() });
         assert!(matches!(world.claim(&ask(2, "a", &["lane"])), Decision::InDoubt { .. }));
+        world.abandon(&hold);
+        let next = world.lead(&ask(2, "a", &["lane"]));
+        world.abandon(&hold);
+        assert!(matches!(world.inspect("lane"), LaneView::Flight { fence, .. } if fence == next.fence));
     }
 
     #[test]

@@ -235,10 +235,12 @@ impl Store for Memory {
         ready(())
     }
 
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
         self.step(|inner, now, calls| {
-            let step = machine::delivered(&mut inner.table, now, hold);
-            inner.finish(step, None, calls);
+            for fence in fences {
+                let step = machine::delivered(&mut inner.table, now, *fence);
+                inner.finish(step, None, calls);
+            }
         });
         ready(())
     }
@@ -745,7 +747,7 @@ mod tests {
         let kept = Arc::new(Record { body: Kept::Whole(body.clone()), ..(*record(b"")).clone() });
         settle(&store, &hold, Ending::Done { record: kept, unseen: UNSEEN, seen: SEEN }).await;
         tokio::time::advance(UNSEEN - Duration::from_secs(1)).await;
-        store.delivered(&hold).await.expect("memory is never down");
+        store.delivered(&[hold.fence]).await.expect("memory is never down");
         tokio::time::advance(Duration::from_secs(600)).await;
         let Claimed::Replay(replayed) = claim(&store, &ask(2, "a", "lane")).await else { panic!("a replay") };
         assert_eq!(replayed.remaining, SEEN - Duration::from_secs(600));

@@ -44,8 +44,8 @@ use self::{
 };
 use super::{
     Ask, Claimed, Delivery, Ending, Epoch, Fence, Hold, InDoubtPolicy, Kept, Key, LaneView, May, Millis,
-    Record, Renewed, Reply, Resolution, Resolved, Restored, RestoredState, Settled, Store, StoreError,
-    waiters::Wants,
+    Recall, Record, Renewed, Reply, Resolution, Resolved, Restored, RestoredState, Settled, Store,
+    StoreError, waiters::Wants,
 };
 
 const NAMESPACE_BYTES_MAX: usize = 64;
@@ -135,7 +135,7 @@ impl Redis {
     }
 
     /// Which memory the store has; a shorthand for those who hold no seam.
-    pub async fn epoch_now(&self) -> Result<Epoch, StoreError> {
+    pub async fn recall(&self) -> Result<Recall, StoreError> {
         self.epoch().await
     }
 
@@ -228,8 +228,8 @@ impl Redis {
         settled(&mut self.run(call).await?)
     }
 
-    async fn epoch(&self) -> Result<Epoch, StoreError> {
-        Trust::read_epoch(&mut self.run(self.trust.offer_epoch()).await?)
+    async fn epoch(&self) -> Result<Recall, StoreError> {
+        Trust::read_recall(&mut self.run(self.trust.offer_epoch()).await?)
     }
 
     async fn inspect(&self, lane: Key) -> Result<LaneView, StoreError> {
@@ -296,8 +296,11 @@ impl Store for Redis {
         })
     }
 
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Reply::later(async { self.make(self.trust.call(Script::Delivered)?.number(hold.fence.0)).await })
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
+        Reply::later(async {
+            let call = self.trust.call(Script::Delivered)?;
+            self.make(fences.iter().fold(call, |call, fence| call.number(fence.0))).await
+        })
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
@@ -330,7 +333,7 @@ impl Store for Redis {
         Reply::later(self.restore(restored))
     }
 
-    fn epoch(&self) -> Reply<'_, Epoch> {
+    fn epoch(&self) -> Reply<'_, Recall> {
         Reply::later(self.epoch())
     }
 

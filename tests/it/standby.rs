@@ -576,10 +576,12 @@ async fn a_replay_that_was_seen_here_pays_no_round_trip() {
     let (one, other) = two(&remote).await;
     let hold = one.lead(&one.ask(1, "a", "lane")).await;
     one.settle(&hold, done()).await;
-    one.store.delivered(&hold).await.expect("up");
+    one.store.delivered(&[hold.fence]).await.expect("up");
+    sleep(Duration::from_secs(1)).await;
     for replica in [&one, &other] {
         assert!(matches!(replica.claim(&replica.ask(2, "a", "lane")).await, Claimed::Replay(_)));
-        replica.store.delivered(&hold).await.expect("up");
+        replica.store.delivered(&[hold.fence]).await.expect("up");
+        sleep(Duration::from_secs(1)).await;
         let before = replica.wire.calls();
         sleep(Duration::from_secs(4)).await;
         for owner in 10..20 {
@@ -587,7 +589,7 @@ async fn a_replay_that_was_seen_here_pays_no_round_trip() {
                 panic!("it is kept")
             };
             assert!(record.remaining <= SEEN && record.remaining >= SEEN - Duration::from_secs(10));
-            replica.store.delivered(&hold).await.expect("up");
+            replica.store.delivered(&[hold.fence]).await.expect("up");
         }
         assert_eq!(replica.wire.calls(), before);
     }

@@ -1,6 +1,6 @@
 //! The shop, as far as oncegate can see it: it works on what it is sent, whoever still listens.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION};
@@ -10,7 +10,7 @@ use oncegate::{
 };
 use tokio::{
     sync::oneshot,
-    time::{Duration, sleep},
+    time::{Duration, Instant, sleep},
 };
 
 use super::{
@@ -48,9 +48,15 @@ pub(crate) struct Lead {
     pub(crate) replica: Rc<Replica>,
     pub(crate) kind: Kind,
     pub(crate) ask: usize,
+    /// When it is too late for the first byte.
+    pub(crate) before: Cell<Option<Instant>>,
 }
 
 impl Lead {
+    fn is_too_late(&self) -> bool {
+        self.before.get().is_some_and(|before| Instant::now() >= before)
+    }
+
     fn draw(&self) -> Way {
         let temper = self.world.plan.temper;
         let mut rng = self.world.shop.borrow_mut();
@@ -142,6 +148,12 @@ impl Lead {
                 self.world.log.write(line, |book, at| book.refused.push((at, self.kind.number)));
                 Sent::NotSent(NotSent::Unreachable)
             }
+            _ if self.is_too_late() => {
+                let line =
+                    || format!("r{} is too late to send kind {}", self.replica.number, self.kind.number);
+                self.world.log.write(line, |_, _| ());
+                Sent::NotSent(NotSent::TooLate)
+            }
             Way::Answers { after, judged, too_large } => {
                 let number = self.begin(fence, too_large);
                 let _ = self.work(number, ms(after)).await;
@@ -202,6 +214,10 @@ impl Sender for Lead {
         let sent = self.exchange(hold.fence).await;
         self.replica.stop_if_dead().await;
         sent
+    }
+
+    fn begin_before(&self, moment: Instant) {
+        self.before.set(Some(moment));
     }
 }
 

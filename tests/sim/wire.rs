@@ -11,8 +11,8 @@ use std::{
 };
 
 use oncegate::store::{
-    Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Restored, Settled,
-    Store, StoreError, memory::Memory,
+    Ask, Claimed, Ending, Fence, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Restored,
+    Settled, Store, StoreError, memory::Memory,
 };
 use tokio::{sync::oneshot, time::sleep};
 
@@ -198,9 +198,9 @@ impl Store for Wire {
         })
     }
 
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        let (memory, hold) = (Arc::clone(&self.memory), hold.clone());
-        self.send("delivered", async move { memory.delivered(&hold).await })
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
+        let (memory, fences) = (Arc::clone(&self.memory), fences.to_vec());
+        self.send("delivered", async move { memory.delivered(&fences).await })
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {

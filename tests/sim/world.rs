@@ -10,7 +10,7 @@ use http::header::LOCATION;
 use oncegate::{
     claim::{Claims, End, Ended, Keep, Observer, Part},
     store::{
-        Hold, Judged, Kept, LaneView, Owner, Record, Resolution, Resolved, Store,
+        Judged, Kept, LaneView, Record, Resolution, Resolved, Store,
         memory::{Memory, MemoryLimits, Stats},
     },
 };
@@ -181,7 +181,13 @@ impl World {
             book.asks.len() - 1
         });
         let arrived = Instant::now();
-        let lead = || Lead { world: Rc::clone(self), replica: Rc::clone(&replica), kind: kind.clone(), ask };
+        let lead = || Lead {
+            world: Rc::clone(self),
+            replica: Rc::clone(&replica),
+            kind: kind.clone(),
+            ask,
+            before: Cell::new(None),
+        };
         let outcome = match replica.claims.take_part(kind.demand(), lead) {
             Part::FollowersFull => Outcome::FollowersFull,
             Part::Mismatch => Outcome::Wrong("mismatch"),
@@ -203,20 +209,20 @@ impl World {
 
     fn outcome(&self, replica: &Rc<Replica>, kind: &Kind, end: End) -> Outcome {
         let (record, judged) = match end.what {
-            Ended::Answered { answer, judged, hold } => {
+            Ended::Answered { answer, judged, .. } => {
                 if judged == Judged::Done {
-                    self.delivered(replica, kind, &answer, (*hold).clone());
+                    self.delivered(replica, kind, &answer);
                 }
                 (answer, judged)
             }
             Ended::Followed { answer, judged } => {
                 if judged == Judged::Done {
-                    self.delivered(replica, kind, &answer, others(kind, &answer));
+                    self.delivered(replica, kind, &answer);
                 }
                 (answer, judged)
             }
             Ended::Replayed(record) => {
-                self.delivered(replica, kind, &record, others(kind, &record));
+                self.delivered(replica, kind, &record);
                 (record, Judged::Done)
             }
             Ended::Lost(_) => return Outcome::Lost,
@@ -237,7 +243,7 @@ impl World {
         Outcome::Answer { exchange, fence: end.fence, body, failed: judged == Judged::Failed }
     }
 
-    fn delivered(&self, replica: &Rc<Replica>, kind: &Kind, record: &Record, hold: Hold) {
+    fn delivered(&self, replica: &Rc<Replica>, kind: &Kind, record: &Record) {
         let (Keep::For { .. }, Some(exchange)) = (kind.keep(), number(record)) else { return };
         self.log.write(
             || format!("r{} delivers exchange {exchange}", replica.number),
@@ -245,9 +251,9 @@ impl World {
                 book.exchanges[exchange].delivered.get_or_insert(at);
             },
         );
-        let claims = Arc::clone(&replica.claims);
+        let (claims, fence) = (Arc::clone(&replica.claims), record.fence);
         drop(spawn_local(async move {
-            let _ = claims.store.delivered(&hold).await;
+            let _ = claims.store.delivered(&[fence]).await;
         }));
     }
 
@@ -304,19 +310,6 @@ impl World {
                 }
             }
         }
-    }
-}
-
-/// The claim that an answer came from, as somebody knows it who never owned it.
-fn others(kind: &Kind, record: &Record) -> Hold {
-    let demand = kind.demand();
-    Hold {
-        owner: Owner(0),
-        fence: record.fence,
-        lanes: demand.lanes,
-        fingerprint: demand.fingerprint,
-        scope: None,
-        lease: ms(LEASE),
     }
 }
 

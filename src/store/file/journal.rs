@@ -262,7 +262,7 @@ impl Faults {
 
     #[cfg(test)]
     fn check(&self) -> Result<(), WriteError> {
-        let fault = *self.next.lock().expect("nobody panics with it");
+        let fault = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
         match fault {
             None => Ok(()),
             Some(Fault::Full) => Err(redb::Error::Io(std::io::ErrorKind::StorageFull.into()).into()),
@@ -370,7 +370,7 @@ pub(super) enum Fault {
 impl Journal {
     /// As long as this is held, nothing is written.
     pub(super) fn faults(&self) -> MutexGuard<'_, Option<Fault>> {
-        self.faults.next.lock().expect("nobody panics with it")
+        self.faults.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many cells wait to be written.

@@ -143,7 +143,7 @@ async fn doubts_lives_generations_and_scopes_go_on_where_they_were() {
         let seen = lead(store, &ask(2, "b", "order b")).await;
         let record = record(seen.fence, "1001");
         settle(store, &seen, Ending::Done { record, unseen: LONG, seen: SHORT }).await;
-        store.delivered(&seen).await.expect("the store is up");
+        store.delivered(&[seen.fence]).await.expect("the store is up");
         let of_scope = lead(store, &scoped(3, "token 1")).await;
         settle(store, &of_scope, done(&of_scope, "1001")).await;
         let of_session = lead(store, &bought(4)).await;

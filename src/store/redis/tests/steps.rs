@@ -330,7 +330,13 @@ impl World {
                 let Some(hold) = self.pick(which, Who::Owner) else { return };
                 let call = self.call(Script::Delivered).number(hold.fence.0);
                 let digest = self.digest(Script::Delivered);
-                self.step(&call, &digest, word, |table, now| machine::delivered(table, now, &hold), made);
+                self.step(
+                    &call,
+                    &digest,
+                    word,
+                    |table, now| machine::delivered(table, now, hold.fence),
+                    made,
+                );
             }
             Op::Expire(which) => {
                 let Some(Hold { fence, .. }) = self.pick(which, Who::Owner) else { return };

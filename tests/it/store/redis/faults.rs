@@ -36,7 +36,7 @@ async fn what_was_claimed_before_a_restart_that_keeps_everything_is_held_after_i
 async fn a_server_that_was_restarted_empty_has_forgotten_until_its_new_memory_is_adopted() {
     let mut server = RedisServer::start(&[]);
     let store = connected(&server.url()).await;
-    let before = store.epoch().await.expect("it is there");
+    let before = store.epoch().await.expect("it is there").epoch;
     let request = ask(1, "a", "order");
     let hold = lead(&*store, &request).await;
     server.kill();
@@ -51,7 +51,7 @@ async fn a_server_that_was_restarted_empty_has_forgotten_until_its_new_memory_is
     assert!(matches!(store.settle(&hold, done(&hold, "paid")).await, Err(StoreError::Forgot)));
     assert_eq!(store.inspect(key("order")).await, Err(StoreError::Forgot));
     assert_eq!(store.restore(&restored(&request, &hold)).await, Ok(Settled::InTime));
-    let now = store.epoch().await.expect("it is there");
+    let now = store.epoch().await.expect("it is there").epoch;
     assert_ne!(before, now);
     store.adopt_epoch(now);
     let claimed = claim(&*store, &ask(2, "a", "order")).await;
@@ -70,15 +70,15 @@ async fn a_flushed_server_has_forgotten_for_every_replica() {
         let answer = store.claim(&ask(2, "b", "order")).await;
         assert!(matches!(answer, Err(StoreError::Forgot)), "{answer:?}");
     }
-    let epoch = one.epoch().await.expect("it is there");
-    assert_eq!(two.epoch().await, Ok(epoch), "all replicas see one memory");
+    let epoch = one.epoch().await.expect("it is there").epoch;
+    assert_eq!(two.epoch().await.expect("it is there").epoch, epoch, "all replicas see one memory");
 }
 
 #[tokio::test]
 async fn an_old_copy_is_known_by_its_fences() {
     let server = RedisServer::start(&[]);
     let (one, two) = (connected(&server.url()).await, connected(&server.url()).await);
-    let before = one.epoch().await.expect("it is there");
+    let before = one.epoch().await.expect("it is there").epoch;
     let hold = lead(&*one, &ask(1, "a", "order")).await;
     // As a copy from two minutes ago would have it.
     server.command(&format!("HSET {{shop}}:meta l {}", hold.fence.0 - 120_000_000));
@@ -86,7 +86,7 @@ async fn an_old_copy_is_known_by_its_fences() {
     assert!(matches!(answer, Err(StoreError::Forgot)), "{answer:?}");
     let answer = two.claim(&ask(2, "b", "order")).await;
     assert!(matches!(answer, Err(StoreError::Forgot)), "who has claimed nothing learns it too: {answer:?}");
-    let now = one.epoch().await.expect("it is there");
+    let now = one.epoch().await.expect("it is there").epoch;
     assert_ne!(before, now);
     one.adopt_epoch(now);
     lead(&*one, &ask(3, "c", "another order")).await;
@@ -210,7 +210,7 @@ async fn every_key_ends_but_what_the_namespace_is() {
     lead(&*store, &scoped(2, "b")).await;
     let waiting = claim(&*store, &scoped(3, "b")).await;
     settle(&*store, &answered, done(&answered, "paid")).await;
-    store.delivered(&answered).await.expect("it is there");
+    store.delivered(&[answered.fence]).await.expect("it is there");
     store.begin_generation(key("session")).await.expect("it is there");
     let endless = "EVAL \"local k = {} for _, key in ipairs(redis.call('KEYS', '*')) do \
                    if redis.call('PTTL', key) < 0 then k[#k + 1] = key end end \
