@@ -25,7 +25,7 @@ use crate::{
     store::{
         InDoubtPolicy, MEMORY_AGE_MIN, OnStoreDown, Past, Recall, Standing, Store, StoreError,
         memory::Stats,
-        standby::{Change, Standby, Terms, Watch},
+        standby::{self, Change, Standby, Terms, Watch},
     },
 };
 
@@ -66,8 +66,12 @@ impl Shared {
                 None
             }
         };
-        let terms =
-            Terms { deadline: config.store.deadline, lease: config.store.lease, longest: longest(config) };
+        let terms = Terms {
+            deadline: config.store.deadline,
+            lease: config.store.lease,
+            longest: longest(config),
+            fences: standby::microseconds,
+        };
         let telling = Arc::new(Telling::default());
         let watch: Arc<dyn Watch> = Arc::clone(&telling) as _;
         let (own, seam) = (Arc::new(super::memory(config)), Arc::clone(&redis) as Arc<dyn Store>);

@@ -497,7 +497,7 @@ mod tests {
     use proptest::prelude::*;
     use smallvec::smallvec;
 
-    use super::{cells::Run as CellRun, *};
+    use super::*;
     use crate::store::{
         Kept, Owner,
         memory::{MemoryLimits, Table},
@@ -1259,13 +1259,11 @@ mod tests {
             }
             Op::Abandon(which) => {
                 let Some(granted) = checker.pick(which) else { return };
-                let flew = matches!(
-                    world.table.run(granted.hold.fence).map(|cell| &cell.value),
-                    Some(CellRun { state: State::Flight { lease_ends }, .. }) if now < *lease_ends
-                );
+                let run = world.table.run(granted.hold.fence);
+                let was_held = run.is_some_and(|cell| cell.value.state.is_live());
                 world.abandon(&granted.hold);
-                if flew {
-                    granted.covers = now;
+                if was_held {
+                    granted.covers = granted.covers.min(now);
                 }
             }
             Op::Delivered(which) => {

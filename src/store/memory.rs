@@ -132,6 +132,15 @@ impl Memory {
         }
     }
 
+    /// The same store as it stands, without those who wait in it: what a replica of it has that is told no more.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let inner = self.lock();
+        let (table, leases_lost) = (inner.table.clone(), inner.leases_lost);
+        let inner = Mutex::new(Inner { table, waiters: Waiters::default(), leases_lost });
+        Self { started: self.started, began: self.began, inner, journal: None }
+    }
+
     /// Fences given out from now on are higher than this one.
     pub fn raise_fences(&self, seen: Fence) {
         self.lock().table.raise_fence(seen);

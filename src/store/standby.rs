@@ -22,7 +22,7 @@ mod sightings;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -61,6 +61,8 @@ pub struct Terms {
     pub lease: Duration,
     /// The longest lease and hold in use: what a store that forgot may have had running.
     pub longest: Duration,
+    /// What the clock of the shared store gives out for fences: whoever is alone begins above it.
+    pub fences: fn() -> Fence,
 }
 
 /// What an operator has to know of.
@@ -296,6 +298,13 @@ fn ask_of(run: &Restored) -> Ask {
         lease: run.hold.lease,
         in_doubt: run.in_doubt,
     }
+}
+
+/// Microseconds, the unit in which shared stores give out fences.
+#[must_use]
+pub fn microseconds() -> Fence {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Fence(u64::try_from(since.as_micros()).unwrap_or(0))
 }
 
 fn down() -> StoreError {

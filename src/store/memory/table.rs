@@ -43,6 +43,7 @@ const CLEAR_MIN: usize = 1024;
 /// A generation is kept at least this long: flights that began before it may settle much later.
 const GENERATION_LIFE_MIN: Duration = Duration::from_secs(3600);
 
+#[derive(Clone)]
 pub(crate) struct Table {
     limits: MemoryLimits,
     last: u64,
@@ -65,6 +66,7 @@ pub(crate) struct Table {
 }
 
 /// A run with its places in the indexes.
+#[derive(Clone)]
 struct Filed {
     cell: Cell<Run>,
     /// When it is to be looked at: no later than its state ends. `None`: it was, and not a word was heard since.
@@ -119,6 +121,7 @@ impl Fences {
     }
 }
 
+#[derive(Clone)]
 struct Generation {
     began: Cell<Fence>,
     ends: Millis,

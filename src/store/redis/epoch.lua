@@ -7,6 +7,7 @@ end
 prove_primary()
 if ARGV[5] ~= '' and ARGV[5] ~= meta[2] then
   call('HSET', KEYS[1], 'w', '1')
+  call('HSETNX', KEYS[1], 'b', digits(now))
 end
 local born = call('HMGET', KEYS[1], 'b', 'w')
 -- A memory of an earlier version does not know since when it is.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     ops::words::StoreOp,
-    store::{Epoch, Fence, Past, Reply, Restored, RestoredState, Settled, StoreError},
+    store::{Epoch, Fence, Past, Recall, Reply, Restored, RestoredState, Settled, StoreError},
 };
 
 /// Between two looks at a store that is down: from the first pause to the longest, doubled each time.
@@ -166,14 +166,22 @@ impl Standby {
         self.home.asked.store(false, Relaxed);
         if self.home.lock().epoch != Some(recall.epoch) {
             self.forgot();
-        } else if recall.past == Past::Forgotten {
-            // Who remembers another memory has come by only after this replica began to trust this one.
-            let length = recall.untrusted_for(self.terms.longest);
-            if length > PACE {
-                self.quarantine(length);
-            }
+        } else {
+            self.heed(recall);
         }
         Ok(())
+    }
+
+    /// Who remembers another memory may have come by only after this replica began to trust this one.
+    fn heed(&self, recall: Recall) {
+        let length = recall.untrusted_for(self.terms.longest);
+        let is_told = match self.link.mode() {
+            Mode::Forgot { until } => after(Instant::now(), length) <= after(until, PACE),
+            Mode::Up | Mode::Down => length <= PACE,
+        };
+        if recall.past == Past::Forgotten && !is_told {
+            self.quarantine(length);
+        }
     }
 
     /// Whether the store answers, and with which memory.
@@ -182,9 +190,7 @@ impl Standby {
         let known = self.home.lock().epoch.replace(recall.epoch);
         let untrusted = recall.untrusted_for(self.terms.longest);
         if known == Some(recall.epoch) {
-            if recall.past == Past::Forgotten && untrusted > PACE {
-                self.quarantine(untrusted);
-            }
+            self.heed(recall);
             return Ok(Memory::Same);
         }
         self.remote.adopt_epoch(recall.epoch);
