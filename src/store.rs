@@ -303,6 +303,35 @@ pub enum LaneView {
     Unreadable,
 }
 
+/// An ended run that was led under a lane, as an operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptRun {
+    pub fence: Fence,
+    pub what: KeptAs,
+    pub age: Duration,
+    /// How long it answers on.
+    pub remaining: Duration,
+}
+
+/// Why the same request is not sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeptAs {
+    /// The shop's answer is kept.
+    Answer { status: StatusCode, reached: Reached },
+    /// An operator has said that the work is done.
+    Resolved,
+}
+
+/// Whether a client has a kept answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    NobodyYet,
+    Client,
+}
+
+/// How many ended runs of a lane are shown, the newest.
+pub const KEPT_RUNS_MAX: usize = 64;
+
 /// A kept answer: end-to-end headers only, lines of equal name apart and in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
@@ -414,6 +443,10 @@ pub trait Store: Send + Sync + 'static {
     fn resolve(&self, lane: Key, resolution: Resolution) -> Reply<'_, Resolved>;
     /// Drops the done records that were led under this lane. Answers how many.
     fn forget(&self, lane: Key) -> Reply<'_, usize>;
+    /// The ended runs that were led under this lane, newest first, [`KEPT_RUNS_MAX`] at most.
+    fn kept(&self, _lane: Key) -> Reply<'_, Vec<KeptRun>> {
+        Reply::now(Ok(Vec::new()))
+    }
     /// Writes back what this replica knows of a run, under the run's own fence, where its places are free. A record
     /// needs its fingerprint only, what is live its lanes too. Of what the store knows itself it takes the further
     /// state. [`Settled::Superseded`]: something else stands there, nothing was changed. Asked again it changes

@@ -448,6 +448,7 @@ impl<S: Sender> Driver<S> {
 impl<S> Driver<S> {
     fn tell(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
+        self.listed.ended(&what, fence);
         let spent = self.spent.get();
         self.claims.observer.queued(spent.queued);
         self.claims.flights.end(&self.flight, End { what, fence, spent });
@@ -456,6 +457,7 @@ impl<S> Driver<S> {
     /// Like [`Self::tell`], but those who come later may still join and get the same.
     fn announce(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
+        self.listed.ended(&what, fence);
         let spent = self.spent.get();
         self.claims.observer.queued(spent.queued);
         self.claims.flights.announce(&self.flight, End { what, fence, spent });

@@ -32,8 +32,8 @@ use self::{
     journal::{Journal, Ticket},
 };
 use super::{
-    Ask, Claimed, Ending, Fence, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Restored,
-    Settled, Store,
+    Ask, Claimed, Ending, Fence, Hold, KeptRun, Key, LaneView, Renewed, Reply, Resolution, Resolved,
+    Restored, Settled, Store,
     machine::cells::{Cells as _, State},
     memory::{Flight, Memory, MemoryLimits, Stats, Table},
 };
@@ -279,6 +279,10 @@ impl Store for File {
 
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
         self.written(|| self.memory.forget(lane))
+    }
+
+    fn kept(&self, lane: Key) -> Reply<'_, Vec<KeptRun>> {
+        self.memory.kept(lane)
     }
 
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {

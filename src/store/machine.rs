@@ -11,6 +11,7 @@
 //! random numbers and never waits, so that a store can run it as a script.
 
 pub mod cells;
+mod operator;
 mod read;
 mod restore;
 
@@ -23,13 +24,11 @@ use self::{
     read::{Look, Standing, after, between, is_readable, is_stale, is_whole, look, named, run, standing},
 };
 pub use self::{
+    operator::{forget, inspect, kept, resolve},
     read::{is_outdated, standing_at},
     restore::{restore, restore_generation},
 };
-use super::{
-    Ask, Ending, Fence, Hold, InDoubtPolicy, Key, LaneView, May, Millis, Record, Renewed, Resolution,
-    Resolved, Settled,
-};
+use super::{Ask, Ending, Fence, Hold, InDoubtPolicy, Key, May, Millis, Record, Renewed, Settled};
 
 /// What a step came to, and what it causes.
 #[derive(Debug)]
@@ -185,60 +184,6 @@ pub fn evict(cells: &mut impl Cells, fence: Fence) -> Effects {
     let mut effects = Effects::default();
     free(cells, fence, &mut effects);
     effects
-}
-
-/// What a lane looks like to an operator.
-pub fn inspect(cells: &mut impl Cells, now: Millis, lane: Key) -> Step<LaneView> {
-    let mut effects = Effects::default();
-    lapse_at(cells, now, Place::Lane(lane), &mut effects);
-    let reply = match look(cells, Place::Lane(lane)) {
-        Look::Free => LaneView::Free,
-        Look::Unreadable => LaneView::Unreadable,
-        Look::Run(fence, run) => match run.state {
-            State::Flight { lease_ends } => LaneView::Flight { fence, lease_left: between(now, lease_ends) },
-            State::InDoubt { since, until } => {
-                LaneView::InDoubt { fence, age: between(since, now), remaining: between(now, until) }
-            }
-            // A lane never points to an ended run; one that does was written by someone else.
-            State::Done { .. } | State::Resolved { .. } => LaneView::Unreadable,
-        },
-    };
-    Step { reply, effects }
-}
-
-/// An operator's word on a lane in doubt. It speaks for the whole request, so all its lanes are freed.
-pub fn resolve(cells: &mut impl Cells, now: Millis, lane: Key, resolution: Resolution) -> Step<Resolved> {
-    let mut effects = Effects::default();
-    lapse_at(cells, now, Place::Lane(lane), &mut effects);
-    let doubtful = match look(cells, Place::Lane(lane)) {
-        Look::Free => return Step { reply: Resolved::Nothing, effects },
-        Look::Unreadable => return Step { reply: Resolved::Running, effects },
-        Look::Run(fence, run) => matches!(run.state, State::InDoubt { .. }).then_some(fence),
-    };
-    let Some(fence) = doubtful else {
-        return Step { reply: Resolved::Running, effects };
-    };
-    match resolution {
-        Resolution::Done(life) => {
-            keep(cells, fence, State::Resolved { since: now, until: after(now, life) }, &mut effects);
-        }
-        Resolution::Free => free(cells, fence, &mut effects),
-    }
-    Step { reply: Resolved::Changed, effects }
-}
-
-/// Drops the done records and resolved marks that were led under a lane; answers how many.
-pub fn forget(cells: &mut impl Cells, now: Millis, lane: Key) -> Step<usize> {
-    let mut effects = Effects::default();
-    let mut dropped = 0;
-    for fence in cells.led_under(lane) {
-        lapse(cells, now, fence, &mut effects);
-        if run(cells, fence).is_some_and(|run| !run.state.is_live()) {
-            free(cells, fence, &mut effects);
-            dropped += 1;
-        }
-    }
-    Step { reply: dropped, effects }
 }
 
 /// Lets one run run out, if its time has come. For the timer of a store in which nobody else may come by.
@@ -499,7 +444,7 @@ mod tests {
 
     use super::*;
     use crate::store::{
-        Kept, Owner,
+        Kept, LaneView, Owner, Resolution, Resolved,
         memory::{MemoryLimits, Table},
     };
 

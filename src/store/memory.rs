@@ -17,8 +17,8 @@ use tokio::{sync::oneshot::Sender, time::Instant};
 use self::table::Looked;
 pub(crate) use self::table::{Changes, Table};
 use super::{
-    Ask, Claimed, Ending, Fence, Hold, Judged, Key, LaneView, Millis, Record, Renewed, Reply, Resolution,
-    Resolved, Restored, RestoredState, Settled, Store, Woken,
+    Ask, Claimed, Ending, Fence, Hold, Judged, KeptRun, Key, LaneView, Millis, Record, Renewed, Reply,
+    Resolution, Resolved, Restored, RestoredState, Settled, Store, Woken,
     machine::{
         self, Decision, Effects, Nudge, Step,
         cells::{Cells as _, Place, Run, State},
@@ -282,6 +282,13 @@ impl Store for Memory {
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
         ready(self.step(|inner, now, calls| {
             let step = machine::forget(&mut inner.table, now, lane);
+            inner.finish(step, None, calls)
+        }))
+    }
+
+    fn kept(&self, lane: Key) -> Reply<'_, Vec<KeptRun>> {
+        ready(self.step(|inner, now, calls| {
+            let step = machine::kept(&mut inner.table, now, lane);
             inner.finish(step, None, calls)
         }))
     }

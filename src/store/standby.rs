@@ -37,8 +37,9 @@ use self::{
     sightings::Sightings,
 };
 use super::{
-    Ask, Claimed, Ending, Fence, Hold, Key, LaneView, May, OnStoreDown, Recall, Record, Renewed, Reply,
-    Resolution, Resolved, Restored, RestoredState, Settled, Standing, Store, StoreError, memory::Memory,
+    Ask, Claimed, Ending, Fence, Hold, KeptRun, Key, LaneView, May, OnStoreDown, Recall, Record, Renewed,
+    Reply, Resolution, Resolved, Restored, RestoredState, Settled, Standing, Store, StoreError,
+    memory::Memory,
 };
 use crate::ops::words::StoreOp;
 
@@ -353,6 +354,10 @@ impl Store for Standby {
 
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
         Reply::later(self.forget_by(lane))
+    }
+
+    fn kept(&self, lane: Key) -> Reply<'_, Vec<KeptRun>> {
+        Reply::later(self.kept_by(lane))
     }
 
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {

@@ -17,8 +17,9 @@ use http::{HeaderMap, StatusCode};
 use oncegate::{
     ops::words::StoreOp,
     store::{
-        Ask, Claimed, Ending, Fence, Hold, InDoubtPolicy, Judged, Kept, Key, LaneView, May, OnStoreDown,
-        Owner, Record, Renewed, Resolution, Resolved, Settled, Standing, Store, StoreError, Woken,
+        Ask, Claimed, Ending, Fence, Hold, InDoubtPolicy, Judged, Kept, Key, LaneView, MEMORY_AGE_MIN, May,
+        OnStoreDown, Owner, Record, Renewed, Resolution, Resolved, Settled, Standing, Store, StoreError,
+        Woken,
         memory::Memory,
         standby::{self, Change, Standby, Terms, Watch},
     },
@@ -702,4 +703,38 @@ async fn a_replica_that_starts_without_the_store_finds_it_later() {
     assert!(
         matches!(other.claim(&other.ask(1, "a", "lane")).await, Claimed::Follow { fence, .. } if fence == hold.fence)
     );
+}
+
+// The store was restarted empty. A replica that begins now has nothing to compare it with; those who have say so.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_replica_that_begins_after_the_store_forgot_does_not_trust_it() {
+    let remote = Remote::new();
+    let one = Replica::on(&remote, 1).await;
+    let hold = one.lead(&one.ask(1, "a", "lane")).await;
+    remote.forgets();
+    let new = Replica::on(&remote, 2).await;
+    assert_eq!(new.store.standing(), Standing::Forgot);
+    let refused = new.store.claim_where(&new.ask(1, "a", "lane"), OnStoreDown::Refuse).await;
+    assert!(refused.is_err(), "the order is at the shop: {refused:?}");
+    one.runs(&hold, HOLD / 2).await;
+    let later = Replica::on(&remote, 3).await;
+    for replica in [&new, &later] {
+        assert_eq!(replica.store.standing(), Standing::Forgot, "what was forgotten may still run");
+    }
+    let back = async || new.store.standing() == Standing::Up && later.store.standing() == Standing::Up;
+    let took = eventually("they trust it", back).await;
+    assert!(took >= HOLD / 2 - Duration::from_secs(5) && took <= HOLD / 2 + LEASE * 2, "{took:?}");
+    one.settle(&hold, done()).await;
+    eventually("it is written back", async || one.store.kept() == 0).await;
+    assert!(matches!(new.claim(&new.ask(2, "a", "lane")).await, Claimed::Replay(_)));
+}
+
+// Nobody remembers another memory: the store is new, and is trusted after those who could know better would have come.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_store_that_is_new_is_soon_trusted() {
+    let remote = Remote::new();
+    remote.forgets();
+    let one = Replica::on(&remote, 1).await;
+    let took = eventually("it is trusted", async || one.store.standing() == Standing::Up).await;
+    assert!(took >= MEMORY_AGE_MIN && took <= MEMORY_AGE_MIN * 2, "{took:?}");
 }

@@ -164,4 +164,10 @@ impl Replica {
         self.wire.dies();
         self.died.cancel();
     }
+
+    /// At the end of a run: its tasks hold it, and it them.
+    pub(crate) fn is_buried(&self) {
+        self.dies();
+        drop(self.tasks.take());
+    }
 }

@@ -56,7 +56,7 @@ pub(crate) fn run(seed: u64, group: Group) -> (Plan, Log, Result<(), String>) {
         let end = world.live(rng).await;
         let replicas = world.replicas.take();
         for replica in replicas {
-            replica.dies();
+            replica.is_buried();
         }
         (world.log.clone(), end)
     });

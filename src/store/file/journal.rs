@@ -164,10 +164,9 @@ impl Journal {
                 Ok(Err(error)) => self.failed(pending, error.to_string(), memory),
                 Err(_) => self.failed(pending, "the database gave up".to_owned(), memory),
             }
-            if haste == Haste::Idle {
-                // A file that cannot be made smaller serves as it is.
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| disk.compact(When::Idle)));
-            }
+            let when = if haste == Haste::Idle { When::Idle } else { When::Busy };
+            // A file that cannot be made smaller serves as it is.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| disk.compact(when)));
             last = Instant::now();
         }
     }

@@ -207,6 +207,31 @@ async fn the_file_does_not_grow_with_the_orders_that_have_been() {
     assert!(longest < 16 << 20, "{longest} bytes for 2 MiB");
 }
 
+/// The shop is never idle, and what was once there is not paid for with disk for ever.
+#[tokio::test]
+async fn what_is_empty_is_given_back_while_requests_come_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = MemoryLimits { records_bytes_max: 128 << 20, states_max: 1000 };
+    let store = File::open(folder.path(), limits, [7; 32]).expect("a store").store;
+    let body = Bytes::from(vec![b'x'; 2 << 20]);
+    for owner in 0..40_u128 {
+        let name = format!("order {owner}");
+        let hold = lead(&*store, &ask(owner, &name, "lane")).await;
+        let whole = Record { body: Kept::Whole(body.clone()), ..(*record(hold.fence, "")).clone() };
+        let ending = Ending::Done { record: Arc::new(whole), unseen: LONG, seen: LONG };
+        settle(&*store, &hold, ending).await;
+    }
+    assert!(length(folder.path()) > 80 << 20);
+    assert_eq!(store.forget(key("lane")).await, Ok(40));
+    for owner in 100..120_u128 {
+        let name = format!("order {owner}");
+        let hold = lead(&*store, &ask(owner, &name, &name)).await;
+        settle(&*store, &hold, done(&hold, "paid")).await;
+    }
+    assert!(length(folder.path()) <= 65 << 20, "{}", length(folder.path()));
+    replay(&*store, &ask(999, "order 110", "order 110")).await;
+}
+
 #[tokio::test]
 async fn what_is_empty_is_given_back_at_the_start() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::store::conformance::{ask, done, key, lead, record, replay, settle};
-use oncegate::store::{Fence, Kept, LaneView, Renewed, Restored, RestoredState};
+use oncegate::store::{Fence, Kept, LaneView, Past, Renewed, Restored, RestoredState};
 
 fn is_down<T>(answer: &Result<T, StoreError>) -> bool {
     matches!(answer, Err(StoreError::Down(_)))
@@ -72,6 +72,24 @@ async fn a_flushed_server_has_forgotten_for_every_replica() {
     }
     let epoch = one.epoch().await.expect("it is there").epoch;
     assert_eq!(two.epoch().await.expect("it is there").epoch, epoch, "all replicas see one memory");
+}
+
+#[tokio::test]
+async fn whoever_remembers_another_memory_says_so_to_those_who_come_new() {
+    let server = RedisServer::start(&[]);
+    let one = connected(&server.url()).await;
+    let before = one.epoch().await.expect("it is there");
+    assert_eq!(before.past, Past::Unknown);
+    server.command("FLUSHALL");
+    let new = connected(&server.url()).await;
+    let found = new.epoch().await.expect("it is there");
+    assert_eq!((found.past, found.epoch == before.epoch), (Past::Unknown, false));
+    assert_eq!(one.epoch().await.expect("it is there").past, Past::Forgotten);
+    let told = new.epoch().await.expect("it is there");
+    assert_eq!((told.past, told.epoch), (Past::Forgotten, found.epoch));
+    assert!(told.age < Duration::from_secs(60), "{:?}", told.age);
+    let left = told.untrusted_for(Duration::from_secs(600));
+    assert!(left > Duration::from_secs(500) && left <= Duration::from_secs(600), "{left:?}");
 }
 
 #[tokio::test]
