@@ -105,11 +105,18 @@ pub enum LostCause {
 pub enum NotSent {
     /// No server of the upstream could be reached.
     Unreachable,
+    /// The moment was over before which the first byte had to leave.
+    TooLate,
 }
 
 /// Sends a request, at most once per call. The promise of `NotSent` is absolute: not one byte has left.
 pub trait Sender {
     fn send(&self, hold: &Hold) -> impl Future<Output = Sent>;
+
+    /// From this moment on no first byte may leave, unless a later one is named before: the lease may have run out by
+    /// then, and somebody else may send. A sender looks at the clock right before that byte, since a process can be
+    /// stopped for any time between its claim and it.
+    fn begin_before(&self, moment: Instant);
 
     /// Lets time pass, from now on. It is nearly always given up before; whoever has a cheaper timer than the runtime
     /// gives that.
@@ -244,14 +251,14 @@ impl Claims {
 
     /// Tells the store that an answer has reached a client; in the background, where the store takes time.
     pub fn delivered(self: &Arc<Self>, hold: Arc<Hold>) {
-        if self.store.delivered(&hold).at_once().is_ok() {
+        if self.store.delivered(&[hold.fence]).at_once().is_ok() {
             return;
         }
         // The reply was not awaited; it is asked for again by a task that has the time. Told twice is told once.
         let claims = Arc::clone(self);
         drop(tokio::task::spawn_local(self.tasks.track_future(async move {
             // If the store does not learn of it, the record lives as long as an undelivered one: a safe error.
-            let _ = claims.store.delivered(&hold).await;
+            let _ = claims.store.delivered(&[hold.fence]).await;
         })));
     }
 

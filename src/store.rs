@@ -74,6 +74,43 @@ pub struct Owner(pub u128);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Epoch(pub u128);
 
+/// What a store says of its memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recall {
+    pub epoch: Epoch,
+    /// For how long it has had this memory.
+    pub age: Duration,
+    pub past: Past,
+}
+
+/// What is known of the memory before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Past {
+    /// Nobody who met the store with another memory has come by since.
+    Unknown,
+    /// There was another one, which somebody remembers: what was claimed in it may still run.
+    Forgotten,
+}
+
+/// A memory that is younger is trusted by nobody who comes new: those who remember another one may not have come by
+/// yet. Whoever uses a store comes by more often than this.
+pub const MEMORY_AGE_MIN: Duration = Duration::from_secs(3);
+
+impl Recall {
+    /// The memory of a store that can only forget together with its process.
+    pub const LASTING: Self = Self { epoch: Epoch(0), age: Duration::MAX, past: Past::Unknown };
+
+    /// How long it is not to be trusted by somebody who comes new, where leases and holds last up to `longest`.
+    #[must_use]
+    pub fn untrusted_for(&self, longest: Duration) -> Duration {
+        let until = match self.past {
+            Past::Unknown => MEMORY_AGE_MIN,
+            Past::Forgotten => longest.max(MEMORY_AGE_MIN),
+        };
+        until.saturating_sub(self.age)
+    }
+}
+
 /// Milliseconds on the store's own clock, the only clock that leases, holds and records are measured by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Millis(pub u64);
@@ -271,6 +308,35 @@ pub enum LaneView {
     Unreadable,
 }
 
+/// An ended run that was led under a lane, as an operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptRun {
+    pub fence: Fence,
+    pub what: KeptAs,
+    pub age: Duration,
+    /// How long it answers on.
+    pub remaining: Duration,
+}
+
+/// Why the same request is not sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeptAs {
+    /// The shop's answer is kept.
+    Answer { status: StatusCode, reached: Reached },
+    /// An operator has said that the work is done.
+    Resolved,
+}
+
+/// Whether a client has a kept answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    NobodyYet,
+    Client,
+}
+
+/// How many ended runs of a lane are shown, the newest.
+pub const KEPT_RUNS_MAX: usize = 64;
+
 /// A kept answer: end-to-end headers only.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
@@ -371,23 +437,27 @@ pub trait Store: Send + Sync + 'static {
     fn settle<'a>(&'a self, hold: &'a Hold, ending: Ending) -> Reply<'a, Settled>;
     /// Gives the claim back because nothing was sent; wakes one waiter.
     fn abandon<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()>;
-    /// The record's answer has reached a client. The first time, its `seen` life begins; later ones change nothing.
-    /// So a record lives no longer than `unseen` and `seen` together.
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()>;
+    /// The answers of these runs have reached a client each. The first time, the `seen` life of a record begins; later
+    /// ones change nothing. So a record lives no longer than `unseen` and `seen` together.
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()>;
     /// A new purchase of this identity has begun: older done records of it answer nobody any more.
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()>;
     fn inspect(&self, lane: Key) -> Reply<'_, LaneView>;
     fn resolve(&self, lane: Key, resolution: Resolution) -> Reply<'_, Resolved>;
     /// Drops the done records that were led under this lane. Answers how many.
     fn forget(&self, lane: Key) -> Reply<'_, usize>;
+    /// The ended runs that were led under this lane, newest first, [`KEPT_RUNS_MAX`] at most.
+    fn kept(&self, _lane: Key) -> Reply<'_, Vec<KeptRun>> {
+        Reply::now(Ok(Vec::new()))
+    }
     /// Writes back what this replica knows of a run, under the run's own fence, where its places are free. A record
     /// needs its fingerprint only, what is live its lanes too. Of what the store knows itself it takes the further
     /// state. [`Settled::Superseded`]: something else stands there, nothing was changed. Asked again it changes
     /// nothing more. It works in every epoch.
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled>;
-    /// Which memory the store has now. One that can only forget together with its process has one for ever.
-    fn epoch(&self) -> Reply<'_, Epoch> {
-        Reply::now(Ok(Epoch::default()))
+    /// Which memory the store has now. Where it is not the one that was adopted, others are told that it has forgotten.
+    fn epoch(&self) -> Reply<'_, Recall> {
+        Reply::now(Ok(Recall::LASTING))
     }
     /// From now on the store's memory of this epoch is trusted. A call (but [`Self::restore`] and [`Self::epoch`]) that
     /// meets another one ends in [`StoreError::Forgot`] and changes nothing.

@@ -27,6 +27,8 @@ use crate::{
 
 /// How many orders are listed at a time.
 const ROWS_MAX: usize = 1000;
+/// How many ended requests of an order are told.
+const HISTORY_MAX: usize = 100;
 /// For everything that one question asks of the store.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -142,11 +144,33 @@ impl Orders {
                 rows.extend(Row::seen(&self.gate, place, &view));
             }
         }
+        for place in &places {
+            let kept = self.gate.claims.store.kept(place.lane).await?;
+            rows.extend(kept.iter().map(|run| Row::kept(&self.gate, place, run)));
+        }
         let cut = rows.len() > ROWS_MAX;
         rows.truncate(ROWS_MAX);
         let mut told = self.told(rows, cut, None);
+        told["history"] = self.history(&places);
         told["looked_at"] = places.iter().map(|place| place.to_json(&self.gate)).collect();
         Ok(told)
+    }
+
+    /// What became of the last requests of an order, as far as they came to this process.
+    fn history(&self, places: &[Place]) -> Value {
+        let is_there = |named: &Named| places.iter().any(|place| named.lanes.contains(&place.lane));
+        let flown = self.gate.claims.roll.flown(HISTORY_MAX, is_there);
+        let told = flown.iter().map(|flown| {
+            json!({
+                "order": &*flown.named.order,
+                "route": self.gate.config.routes[flown.named.route].name,
+                "came_to": flown.came,
+                "fence": flown.fence.map(|fence| fence.0),
+                "ago_ms": row::millis(flown.ended.elapsed()),
+                "took_ms": row::millis(flown.took),
+            })
+        });
+        told.collect()
     }
 
     fn aboard(&self, places: &[Place]) -> Vec<Aboard> {

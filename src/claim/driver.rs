@@ -3,6 +3,7 @@
 //! It never sends twice: only [`Sent::NotSent`], which promises that not one byte has left, leads to another
 //! attempt, and the number of attempts is bounded.
 
+mod renewing;
 mod waiting;
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::waiting::woken_or_polled;
+use self::{
+    renewing::{send, sure_until},
+    waiting::woken_or_polled,
+};
 use super::{
     Answered, Boarding, Claims, Demand, End, Ended, Later, Lost, NotSent, Sender, Sent, Spent, flight,
     lane::Places,
@@ -23,10 +27,7 @@ use super::{
 };
 use crate::{
     ops::words::{ClaimOutcome, StoreOp},
-    store::{
-        Ask, Claimed, Ending, Fence, Hold, May, OnStoreDown, Owner, Renewed, Reply, Settled, StoreError,
-        Woken,
-    },
+    store::{Ask, Claimed, Ending, Fence, Hold, May, OnStoreDown, Owner, Reply, Settled, StoreError, Woken},
 };
 
 /// Attempts of one flight to reach a shop that refuses connections, while other clients wait for it.
@@ -165,6 +166,17 @@ impl<S: Sender> Driver<S> {
                     }
                     Box::pin(tokio::time::sleep(ATTEMPT_PAUSE)).await;
                 }
+                // Its lease may be over and another one's begun: it is asked anew who may send.
+                Sent::NotSent(NotSent::TooLate) => {
+                    self.listed.waits(Stage::Queued);
+                    Box::pin(self.abandon(&hold)).await;
+                    if attempt >= ATTEMPTS_MAX {
+                        return self.tell(Ended::StoreDown, Some(hold.fence));
+                    }
+                    if !self.flight.come_back() {
+                        return self.tell_nobody();
+                    }
+                }
             }
         }
     }
@@ -193,7 +205,7 @@ impl<S: Sender> Driver<S> {
         let heard: Heard<'_> = match self.ask_store().at_once() {
             Ok(Ok(Claimed::Lead(hold))) => {
                 let now = self.claimed(&asking, ClaimOutcome::Lead);
-                return Asked::Lead(Arc::new(hold), now);
+                return self.led(hold, &asking, now);
             }
             Ok(claimed @ Ok(_)) => Box::pin(ready(claimed)),
             Ok(error @ Err(_)) => Box::pin(self.claim_again(Reply::now(error))),
@@ -201,6 +213,11 @@ impl<S: Sender> Driver<S> {
         };
         let claimed = heard.await;
         Box::pin(self.ask_on(asking, claimed)).await
+    }
+
+    fn led(&self, hold: Hold, asking: &Asking, now: Instant) -> Asked {
+        self.sender.begin_before(sure_until(asking.started, hold.lease));
+        Asked::Lead(Arc::new(hold), now)
     }
 
     /// Answers when that was: now.
@@ -229,7 +246,7 @@ impl<S: Sender> Driver<S> {
             let now = self.claimed(&asking, super::outcome(&claimed));
             let Ok(what) = claimed else { return Asked::Unheard };
             let (following, wake) = match what {
-                Claimed::Lead(hold) => return Asked::Lead(Arc::new(hold), now),
+                Claimed::Lead(hold) => return self.led(hold, &asking, now),
                 Claimed::Replay(record) => {
                     let fence = record.fence;
                     return Asked::End(Ended::Replayed(record), Some(fence));
@@ -431,6 +448,7 @@ impl<S: Sender> Driver<S> {
 impl<S> Driver<S> {
     fn tell(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
+        self.listed.ended(&what, fence);
         let spent = self.spent.get();
         self.claims.observer.queued(spent.queued);
         self.claims.flights.end(&self.flight, End { what, fence, spent });
@@ -439,6 +457,7 @@ impl<S> Driver<S> {
     /// Like [`Self::tell`], but those who come later may still join and get the same.
     fn announce(&mut self, what: Ended, fence: Option<Fence>) {
         self.told = true;
+        self.listed.ended(&what, fence);
         let spent = self.spent.get();
         self.claims.observer.queued(spent.queued);
         self.claims.flights.announce(&self.flight, End { what, fence, spent });
@@ -456,30 +475,6 @@ impl<S> Drop for Driver<S> {
             self.tell(Ended::Broken, None);
         }
         self.claims.flights.landed(&self.flight);
-    }
-}
-
-/// Sends, and keeps the lease alive until the shop has answered.
-async fn send<S: Sender>(claims: &Claims, sender: &S, hold: &Hold, now: Instant) -> Sent {
-    let mut sending = std::pin::pin!(sender.send(hold));
-    let (mut held, mut now) = (Renewed::Held, now);
-    loop {
-        tokio::select! {
-            biased;
-            sent = &mut sending => return sent,
-            () = sender.rest(now, hold.lease / 3) => {
-                // A renewal that failed is tried again: the lease may well still be ours.
-                if held == Renewed::Held
-                    && let Ok(found) = Box::pin(claims.call(StoreOp::Renew, claims.store.renew(hold))).await
-                {
-                    held = found;
-                    if held == Renewed::Lost {
-                        claims.observer.lease_lost();
-                    }
-                }
-                now = Instant::now();
-            }
-        }
     }
 }
 

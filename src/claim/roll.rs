@@ -1,4 +1,4 @@
-//! Who is under way in this process, by the orders' names: what an operator is shown.
+//! Who is under way in this process, and what became of those who were, by the orders' names: what an operator is shown.
 //!
 //! It is kept for operators only and decides nothing: claims go by lanes, flights and the store. Whatever is in doubt
 //! stands here until the store, which is asked each time, says that it is not. Nothing is written here where nobody can
@@ -20,11 +20,14 @@ use dashmap::DashMap;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{Demand, End, flight};
-use crate::store::{Fence, Key, hash::Short};
+use super::{Demand, End, Ended, flight};
+use crate::store::{Fence, Judged, Key, hash::Short};
 
 /// How many orders in doubt are remembered by their names. The store knows the others all the same.
 pub const DOUBTS_MAX: usize = 1000;
+
+/// How many flights that have ended are remembered.
+pub const FLOWN_MAX: usize = 1000;
 
 /// Where a flight of this process is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +62,17 @@ pub struct Aboard {
     pub clients: usize,
 }
 
+/// A flight that has ended.
+#[derive(Clone, Debug)]
+pub struct Flown {
+    pub named: Named,
+    pub fence: Option<Fence>,
+    /// What it came to, in a word.
+    pub came: &'static str,
+    pub ended: Instant,
+    pub took: Duration,
+}
+
 struct Line {
     named: Named,
     began: Instant,
@@ -72,6 +86,8 @@ pub struct Roll {
     lines: DashMap<usize, Arc<Line>, Short>,
     numbers: AtomicUsize,
     doubts: Mutex<Doubts>,
+    /// The oldest first.
+    flown: Mutex<VecDeque<Flown>>,
 }
 
 #[derive(Default)]
@@ -137,6 +153,13 @@ impl Roll {
         self.lock().known.iter().cloned().collect()
     }
 
+    /// What has become of an order in this process, newest first.
+    #[must_use]
+    pub fn flown(&self, max: usize, wanted: impl Fn(&Named) -> bool) -> Vec<Flown> {
+        let flown = self.flown.lock().unwrap_or_else(PoisonError::into_inner);
+        flown.iter().rev().filter(|flown| wanted(&flown.named)).take(max).cloned().collect()
+    }
+
     /// Whether a doubt was left out for lack of room, less than so long ago that it may still be one.
     #[must_use]
     pub fn left_out(&self, within: Duration) -> bool {
@@ -193,6 +216,18 @@ impl Listed {
         self.waits(Stage::AtShop);
     }
 
+    /// Everybody who waited has been told.
+    pub(super) fn ended(&self, came: &Ended, fence: Option<Fence>) {
+        let Some(OnRoll { roll, line, .. }) = &self.0 else { return };
+        let (named, took) = (line.named.clone(), line.began.elapsed());
+        let flown = Flown { named, fence, came: word(came), ended: Instant::now(), took };
+        let mut all = roll.flown.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= FLOWN_MAX {
+            all.pop_front();
+        }
+        all.push_back(flown);
+    }
+
     /// No end is known, and none is waited for.
     pub(super) fn in_doubt(&self) {
         if let Some(OnRoll { roll, number, line }) = &self.0 {
@@ -205,6 +240,25 @@ impl Listed {
 impl Drop for OnRoll {
     fn drop(&mut self) {
         self.roll.lines.remove(&self.number);
+    }
+}
+
+fn word(came: &Ended) -> &'static str {
+    match came {
+        Ended::Answered { judged: Judged::Done, .. } => "done",
+        Ended::Answered { judged: Judged::Failed, .. } => "failed",
+        Ended::Answered { judged: Judged::Pending, .. } => "pending",
+        Ended::Followed { .. } => "followed",
+        Ended::Replayed(_) => "replayed",
+        Ended::Lost(_) => "lost",
+        Ended::InDoubt { .. } => "outcome-unknown",
+        Ended::Resolved { .. } => "resolved-done",
+        Ended::Mismatch => "event-mismatch",
+        Ended::Unreachable => "upstream-unreachable",
+        Ended::LaneFull => "lane-full",
+        Ended::Busy => "overloaded",
+        Ended::StoreDown => "store-down",
+        Ended::Broken => "internal",
     }
 }
 
@@ -242,6 +296,18 @@ mod tests {
         );
         drop(listed);
         assert!(roll.aboard(2, |_| true).0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_became_of_an_order_is_remembered_newest_first_within_a_bound() {
+        let roll = Arc::new(Roll::default());
+        for number in 0..=FLOWN_MAX {
+            roll.list(named(number % 2), &flight()).ended(&Ended::Busy, Some(Fence(number as u64)));
+        }
+        let of_one = roll.flown(usize::MAX, |named| &*named.order == "1");
+        assert_eq!(of_one.len(), FLOWN_MAX / 2);
+        assert_eq!(of_one[0].fence, Some(Fence(FLOWN_MAX as u64 - 1)));
+        assert_eq!(roll.flown(usize::MAX, |_| true).len(), FLOWN_MAX);
     }
 
     #[tokio::test]

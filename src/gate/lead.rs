@@ -142,6 +142,10 @@ impl Sender for Lead {
         Sent::Lost(Lost { cause: LostCause::Timeout, late })
     }
 
+    fn begin_before(&self, moment: Instant) {
+        self.course.begun.before(moment);
+    }
+
     fn rest(&self, from: Instant, length: Duration) -> impl Future<Output = ()> {
         Nap::new(&self.core.alarms, from, length)
     }
@@ -251,11 +255,18 @@ impl Exchange {
             core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun, course.affinity);
         let sent = match sending.await {
             Ok(sent) => sent,
+            Err(SendError::TooLate) => {
+                course.outgoing.set(outgoing);
+                return Err(Sent::NotSent(NotSent::TooLate));
+            }
             Err(error) => {
                 course.count(core, upstream, CodeClass::None);
                 core.gate.upstream_failed(upstream, &error);
                 return Err(match error {
-                    SendError::Unreachable { .. } | SendError::Full { .. } | SendError::NoServer => {
+                    SendError::Unreachable { .. }
+                    | SendError::Full { .. }
+                    | SendError::NoServer
+                    | SendError::TooLate => {
                         course.outgoing.set(outgoing);
                         Sent::NotSent(NotSent::Unreachable)
                     }

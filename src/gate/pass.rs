@@ -137,7 +137,7 @@ fn switching(id: &HeaderValue, asked: HeaderValue, response: Response<FromShop>)
 
 fn refusal(error: SendError) -> Refusal {
     match error {
-        SendError::Unreachable { .. } | SendError::NoServer => {
+        SendError::Unreachable { .. } | SendError::NoServer | SendError::TooLate => {
             Refusal::UpstreamUnreachable { retry_after: TRY_AGAIN, cause: Some(Arc::new(error)) }
         }
         SendError::Full { .. } => {

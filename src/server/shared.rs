@@ -23,9 +23,9 @@ use crate::{
     request::Secret,
     store::redis::{Finding, Redis, Settings},
     store::{
-        Epoch, InDoubtPolicy, OnStoreDown, Standing, Store, StoreError,
+        InDoubtPolicy, MEMORY_AGE_MIN, OnStoreDown, Past, Recall, Standing, Store, StoreError,
         memory::Stats,
-        standby::{Change, Standby, Terms, Watch},
+        standby::{self, Change, Standby, Terms, Watch},
     },
 };
 
@@ -55,8 +55,8 @@ impl Shared {
         })?;
         let mut notices = Notices::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let epoch = match runtime.block_on(meet(&redis, config, &mut notices))? {
-            Met::Answers(epoch) => Some(epoch),
+        let recall = match runtime.block_on(meet(&redis, config, &mut notices))? {
+            Met::Answers(recall) => Some(recall),
             Met::Unreachable(error) => {
                 let then = match config.store.on_store_down {
                     OnStoreDown::Local => "until it answers, this replica keeps only its own requests apart",
@@ -66,12 +66,20 @@ impl Shared {
                 None
             }
         };
-        let terms =
-            Terms { deadline: config.store.deadline, lease: config.store.lease, longest: longest(config) };
+        let terms = Terms {
+            deadline: config.store.deadline,
+            lease: config.store.lease,
+            longest: longest(config),
+            fences: standby::microseconds,
+        };
         let telling = Arc::new(Telling::default());
         let watch: Arc<dyn Watch> = Arc::clone(&telling) as _;
         let (own, seam) = (Arc::new(super::memory(config)), Arc::clone(&redis) as Arc<dyn Store>);
-        let standby = Standby::new(seam, own, terms, watch, epoch);
+        let standby = Standby::new(seam, own, terms, watch, recall);
+        if standby.standing() == Standing::Forgot {
+            let text = "it has forgotten what it was told before; until that is over it is treated as down";
+            notices.add(Level::Error, "store-forgot", text.to_owned());
+        }
         Ok((Self { redis, standby, telling, on_store_down: config.store.on_store_down }, notices))
     }
 
@@ -121,7 +129,7 @@ impl Shared {
 }
 
 enum Met {
-    Answers(Epoch),
+    Answers(Recall),
     Unreachable(StoreError),
 }
 
@@ -134,7 +142,7 @@ async fn meet(redis: &Redis, config: &mut Config, notices: &mut Notices) -> Resu
             Some(_) => None,
             None => Some(redis.shared_secret(random()).await?),
         };
-        Ok::<_, StoreError>((findings, secret, redis.epoch_now().await?))
+        Ok::<_, StoreError>((findings, secret, settled_memory(redis).await?))
     };
     let (findings, secret, epoch) = match met.await {
         Ok(met) => met,
@@ -152,6 +160,16 @@ async fn meet(redis: &Redis, config: &mut Config, notices: &mut Notices) -> Resu
         config.store.secret = Some(Secret::new(secret));
     }
     Ok(Met::Answers(epoch))
+}
+
+/// What the store says of its memory, once those who remember another one have had the time to say so.
+async fn settled_memory(redis: &Redis) -> Result<Recall, StoreError> {
+    let recall = redis.recall().await?;
+    if recall.past == Past::Forgotten || recall.age >= MEMORY_AGE_MIN {
+        return Ok(recall);
+    }
+    tokio::time::sleep(MEMORY_AGE_MIN - recall.age).await;
+    redis.recall().await
 }
 
 /// Whether some of what is guarded is refused rather than sent without the store's word.

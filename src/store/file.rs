@@ -32,8 +32,8 @@ use self::{
     journal::{Journal, Ticket},
 };
 use super::{
-    Ask, Claimed, Ending, Fence, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Restored,
-    Settled, Store,
+    Ask, Claimed, Ending, Fence, Hold, KeptRun, Key, LaneView, Renewed, Reply, Resolution, Resolved,
+    Restored, Settled, Store,
     machine::cells::{Cells as _, State},
     memory::{Flight, Memory, MemoryLimits, Stats, Table},
 };
@@ -261,8 +261,8 @@ impl Store for File {
     }
 
     /// Written, but not waited for: lost with the process, the record lives as long as one that nobody has.
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        self.memory.delivered(hold)
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
+        self.memory.delivered(fences)
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
@@ -279,6 +279,10 @@ impl Store for File {
 
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
         self.written(|| self.memory.forget(lane))
+    }
+
+    fn kept(&self, lane: Key) -> Reply<'_, Vec<KeptRun>> {
+        self.memory.kept(lane)
     }
 
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {

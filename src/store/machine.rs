@@ -11,6 +11,7 @@
 //! random numbers and never waits, so that a store can run it as a script.
 
 pub mod cells;
+mod operator;
 mod read;
 mod restore;
 
@@ -23,13 +24,11 @@ use self::{
     read::{Look, Standing, after, between, is_readable, is_stale, is_whole, look, named, run, standing},
 };
 pub use self::{
+    operator::{forget, inspect, kept, resolve},
     read::{is_outdated, standing_at},
     restore::{restore, restore_generation},
 };
-use super::{
-    Ask, Ending, Fence, Hold, InDoubtPolicy, Key, LaneView, May, Millis, Record, Renewed, Resolution,
-    Resolved, Settled,
-};
+use super::{Ask, Ending, Fence, Hold, InDoubtPolicy, Key, May, Millis, Record, Renewed, Settled};
 
 /// What a step came to, and what it causes.
 #[derive(Debug)]
@@ -147,26 +146,28 @@ pub fn settle(cells: &mut impl Cells, now: Millis, hold: &Hold, ending: Ending) 
     Step { reply, effects }
 }
 
-/// Frees a flight of which the owner knows that nothing was sent.
+/// Frees a flight of which the owner knows that nothing was sent. It knows it of one whose lease has run out as well:
+/// a doubt of its own is none.
 pub fn abandon(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
     let mut effects = Effects::default();
     lapse(cells, now, hold.fence, &mut effects);
-    if standing(cells, hold) == Standing::Flight {
-        free(cells, hold.fence, &mut effects);
+    match standing(cells, hold) {
+        Standing::Flight | Standing::InDoubt => free(cells, hold.fence, &mut effects),
+        Standing::Lost => {}
     }
     Step { reply: (), effects }
 }
 
 /// The answer has reached a client. If it is the first one, the record lives `seen` from now, however long it has
 /// waited: a retry that gets the answer late may be followed by a double click of its own. Later ones change nothing.
-pub fn delivered(cells: &mut impl Cells, now: Millis, hold: &Hold) -> Step<()> {
+pub fn delivered(cells: &mut impl Cells, now: Millis, fence: Fence) -> Step<()> {
     let mut effects = Effects::default();
-    lapse(cells, now, hold.fence, &mut effects);
-    if let Some(run) = run(cells, hold.fence)
+    lapse(cells, now, fence, &mut effects);
+    if let Some(run) = run(cells, fence)
         && let State::Done { record, settled_at, delivery: Delivery::Awaited { seen }, .. } = &run.state
     {
         let (record, settled_at, until) = (Arc::clone(record), *settled_at, after(now, *seen));
-        cells.set_state(hold.fence, State::Done { record, settled_at, until, delivery: Delivery::Made });
+        cells.set_state(fence, State::Done { record, settled_at, until, delivery: Delivery::Made });
     }
     Step { reply: (), effects }
 }
@@ -183,60 +184,6 @@ pub fn evict(cells: &mut impl Cells, fence: Fence) -> Effects {
     let mut effects = Effects::default();
     free(cells, fence, &mut effects);
     effects
-}
-
-/// What a lane looks like to an operator.
-pub fn inspect(cells: &mut impl Cells, now: Millis, lane: Key) -> Step<LaneView> {
-    let mut effects = Effects::default();
-    lapse_at(cells, now, Place::Lane(lane), &mut effects);
-    let reply = match look(cells, Place::Lane(lane)) {
-        Look::Free => LaneView::Free,
-        Look::Unreadable => LaneView::Unreadable,
-        Look::Run(fence, run) => match run.state {
-            State::Flight { lease_ends } => LaneView::Flight { fence, lease_left: between(now, lease_ends) },
-            State::InDoubt { since, until } => {
-                LaneView::InDoubt { fence, age: between(since, now), remaining: between(now, until) }
-            }
-            // A lane never points to an ended run; one that does was written by someone else.
-            State::Done { .. } | State::Resolved { .. } => LaneView::Unreadable,
-        },
-    };
-    Step { reply, effects }
-}
-
-/// An operator's word on a lane in doubt. It speaks for the whole request, so all its lanes are freed.
-pub fn resolve(cells: &mut impl Cells, now: Millis, lane: Key, resolution: Resolution) -> Step<Resolved> {
-    let mut effects = Effects::default();
-    lapse_at(cells, now, Place::Lane(lane), &mut effects);
-    let doubtful = match look(cells, Place::Lane(lane)) {
-        Look::Free => return Step { reply: Resolved::Nothing, effects },
-        Look::Unreadable => return Step { reply: Resolved::Running, effects },
-        Look::Run(fence, run) => matches!(run.state, State::InDoubt { .. }).then_some(fence),
-    };
-    let Some(fence) = doubtful else {
-        return Step { reply: Resolved::Running, effects };
-    };
-    match resolution {
-        Resolution::Done(life) => {
-            keep(cells, fence, State::Resolved { since: now, until: after(now, life) }, &mut effects);
-        }
-        Resolution::Free => free(cells, fence, &mut effects),
-    }
-    Step { reply: Resolved::Changed, effects }
-}
-
-/// Drops the done records and resolved marks that were led under a lane; answers how many.
-pub fn forget(cells: &mut impl Cells, now: Millis, lane: Key) -> Step<usize> {
-    let mut effects = Effects::default();
-    let mut dropped = 0;
-    for fence in cells.led_under(lane) {
-        lapse(cells, now, fence, &mut effects);
-        if run(cells, fence).is_some_and(|run| !run.state.is_live()) {
-            free(cells, fence, &mut effects);
-            dropped += 1;
-        }
-    }
-    Step { reply: dropped, effects }
 }
 
 /// Lets one run run out, if its time has come. For the timer of a store in which nobody else may come by.
@@ -495,9 +442,9 @@ mod tests {
     use proptest::prelude::*;
     use smallvec::smallvec;
 
-    use super::{cells::Run as CellRun, *};
+    use super::*;
     use crate::store::{
-        Headers, Kept, Owner,
+        Headers, Kept, LaneView, Owner, Resolution, Resolved,
         memory::{MemoryLimits, Table},
     };
 
@@ -591,7 +538,7 @@ mod tests {
         }
 
         fn delivered(&mut self, hold: &Hold) {
-            self.step(|table, now| delivered(table, now, hold));
+            self.step(|table, now| delivered(table, now, hold.fence));
         }
 
         fn inspect(&mut self, lane: &str) -> LaneView {
@@ -705,12 +652,16 @@ mod tests {
     }
 
     #[test]
-    fn a_flight_in_doubt_cannot_be_abandoned() {
+    fn a_flight_in_doubt_is_freed_by_its_owner_who_knows_that_nothing_was_sent_and_by_nobody_else() {
         let mut world = World::new();
         let hold = world.lead(&ask(1, "a", &["lane"]));
         world.wait(LEASE);
-        world.abandon(&hold);
+        world.abandon(&Hold { owner: Owner(2), ..hold.clone() });
         assert!(matches!(world.claim(&ask(2, "a", &["lane"])), Decision::InDoubt { .. }));
+        world.abandon(&hold);
+        let next = world.lead(&ask(2, "a", &["lane"]));
+        world.abandon(&hold);
+        assert!(matches!(world.inspect("lane"), LaneView::Flight { fence, .. } if fence == next.fence));
     }
 
     #[test]
@@ -1253,13 +1204,11 @@ mod tests {
             }
             Op::Abandon(which) => {
                 let Some(granted) = checker.pick(which) else { return };
-                let flew = matches!(
-                    world.table.run(granted.hold.fence).map(|cell| &cell.value),
-                    Some(CellRun { state: State::Flight { lease_ends }, .. }) if now < *lease_ends
-                );
+                let run = world.table.run(granted.hold.fence);
+                let was_held = run.is_some_and(|cell| cell.value.state.is_live());
                 world.abandon(&granted.hold);
-                if flew {
-                    granted.covers = now;
+                if was_held {
+                    granted.covers = granted.covers.min(now);
                 }
             }
             Op::Delivered(which) => {

@@ -19,8 +19,8 @@ use tokio::{sync::oneshot::Sender, time::Instant};
 use self::table::Looked;
 pub(crate) use self::table::{Changes, Table};
 use super::{
-    Ask, Claimed, Ending, Fence, Hold, Judged, Key, LaneView, Millis, Record, Renewed, Reply, Resolution,
-    Resolved, Restored, RestoredState, Settled, Store, Woken,
+    Ask, Claimed, Ending, Fence, Hold, Judged, KeptRun, Key, LaneView, Millis, Record, Renewed, Reply,
+    Resolution, Resolved, Restored, RestoredState, Settled, Store, Woken,
     machine::{
         self, Decision, Effects, Nudge, Step,
         cells::{Cells as _, Place, Run, State},
@@ -134,6 +134,15 @@ impl Memory {
         }
     }
 
+    /// The same store as it stands, without those who wait in it: what a replica of it has that is told no more.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let inner = self.lock();
+        let (table, leases_lost) = (inner.table.clone(), inner.leases_lost);
+        let inner = Mutex::new(Inner { table, waiters: Waiters::default(), leases_lost });
+        Self { started: self.started, began: self.began, inner, journal: None }
+    }
+
     /// Fences given out from now on are higher than this one.
     pub fn raise_fences(&self, seen: Fence) {
         self.lock().table.raise_fence(seen);
@@ -237,10 +246,12 @@ impl Store for Memory {
         ready(())
     }
 
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
         self.step(|inner, now, calls| {
-            let step = machine::delivered(&mut inner.table, now, hold);
-            inner.finish(step, None, calls);
+            for fence in fences {
+                let step = machine::delivered(&mut inner.table, now, *fence);
+                inner.finish(step, None, calls);
+            }
         });
         ready(())
     }
@@ -273,6 +284,13 @@ impl Store for Memory {
     fn forget(&self, lane: Key) -> Reply<'_, usize> {
         ready(self.step(|inner, now, calls| {
             let step = machine::forget(&mut inner.table, now, lane);
+            inner.finish(step, None, calls)
+        }))
+    }
+
+    fn kept(&self, lane: Key) -> Reply<'_, Vec<KeptRun>> {
+        ready(self.step(|inner, now, calls| {
+            let step = machine::kept(&mut inner.table, now, lane);
             inner.finish(step, None, calls)
         }))
     }
@@ -747,7 +765,7 @@ mod tests {
         let kept = Arc::new(Record { body: Kept::Whole(body.clone()), ..(*record(b"")).clone() });
         settle(&store, &hold, Ending::Done { record: kept, unseen: UNSEEN, seen: SEEN }).await;
         tokio::time::advance(UNSEEN - Duration::from_secs(1)).await;
-        store.delivered(&hold).await.expect("memory is never down");
+        store.delivered(&[hold.fence]).await.expect("memory is never down");
         tokio::time::advance(Duration::from_secs(600)).await;
         let Claimed::Replay(replayed) = claim(&store, &ask(2, "a", "lane")).await else { panic!("a replay") };
         assert_eq!(replayed.remaining, SEEN - Duration::from_secs(600));

@@ -30,6 +30,7 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use tokio::{sync::watch, time::timeout};
 
 pub use self::{
@@ -43,9 +44,9 @@ use self::{
     wakes::Wakes,
 };
 use super::{
-    Ask, Claimed, Delivery, Ending, Epoch, Fence, Hold, InDoubtPolicy, Kept, Key, LaneView, May, Millis,
-    Record, Renewed, Reply, Resolution, Resolved, Restored, RestoredState, Settled, Store, StoreError,
-    waiters::Wants,
+    Ask, Claimed, Delivery, Ending, Epoch, Fence, Hold, InDoubtPolicy, Kept, KeptAs, KeptRun, Key, LaneView,
+    May, Millis, Reached, Recall, Record, Renewed, Reply, Resolution, Resolved, Restored, RestoredState,
+    Settled, Store, StoreError, waiters::Wants,
 };
 
 const NAMESPACE_BYTES_MAX: usize = 64;
@@ -135,7 +136,7 @@ impl Redis {
     }
 
     /// Which memory the store has; a shorthand for those who hold no seam.
-    pub async fn epoch_now(&self) -> Result<Epoch, StoreError> {
+    pub async fn recall(&self) -> Result<Recall, StoreError> {
         self.epoch().await
     }
 
@@ -228,8 +229,8 @@ impl Redis {
         settled(&mut self.run(call).await?)
     }
 
-    async fn epoch(&self) -> Result<Epoch, StoreError> {
-        Trust::read_epoch(&mut self.run(self.trust.offer_epoch()).await?)
+    async fn epoch(&self) -> Result<Recall, StoreError> {
+        Trust::read_recall(&mut self.run(self.trust.offer_epoch()).await?)
     }
 
     async fn inspect(&self, lane: Key) -> Result<LaneView, StoreError> {
@@ -296,8 +297,11 @@ impl Store for Redis {
         })
     }
 
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Reply::later(async { self.make(self.trust.call(Script::Delivered)?.number(hold.fence.0)).await })
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
+        Reply::later(async {
+            let call = self.trust.call(Script::Delivered)?;
+            self.make(fences.iter().fold(call, |call, fence| call.number(fence.0))).await
+        })
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
@@ -326,11 +330,17 @@ impl Store for Redis {
         })
     }
 
+    fn kept(&self, lane: Key) -> Reply<'_, Vec<KeptRun>> {
+        Reply::later(
+            async move { kept(&mut self.run(self.trust.call(Script::Kept)?.key(Some(lane))).await?) },
+        )
+    }
+
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
         Reply::later(self.restore(restored))
     }
 
-    fn epoch(&self) -> Reply<'_, Epoch> {
+    fn epoch(&self) -> Reply<'_, Recall> {
         Reply::later(self.epoch())
     }
 
@@ -434,6 +444,29 @@ fn settled(told: &mut Told) -> Result<Settled, StoreError> {
         b"superseded" => Ok(Settled::Superseded),
         _ => Err(unreadable()),
     }
+}
+
+fn kept(told: &mut Told) -> Result<Vec<KeptRun>, StoreError> {
+    let mut runs = Vec::new();
+    if &*told.word()? != b"kept" {
+        return Err(unreadable());
+    }
+    for _ in 0..told.number()? {
+        let fence = told.fence()?;
+        let what = match &*told.word()? {
+            b"answer" => {
+                let status = u16::try_from(told.number()?).ok();
+                let status =
+                    status.and_then(|status| StatusCode::from_u16(status).ok()).ok_or_else(unreadable)?;
+                let reached = if told.number()? == 0 { Reached::NobodyYet } else { Reached::Client };
+                KeptAs::Answer { status, reached }
+            }
+            b"resolved" => KeptAs::Resolved,
+            _ => return Err(unreadable()),
+        };
+        runs.push(KeptRun { fence, what, age: told.length()?, remaining: told.length()? });
+    }
+    Ok(runs)
 }
 
 fn forgotten(told: &mut Told) -> Result<usize, StoreError> {

@@ -22,7 +22,7 @@ mod sightings;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -37,8 +37,9 @@ use self::{
     sightings::Sightings,
 };
 use super::{
-    Ask, Claimed, Ending, Epoch, Fence, Hold, Key, LaneView, May, OnStoreDown, Record, Renewed, Reply,
-    Resolution, Resolved, Restored, RestoredState, Settled, Standing, Store, StoreError, memory::Memory,
+    Ask, Claimed, Ending, Fence, Hold, KeptRun, Key, LaneView, May, OnStoreDown, Recall, Record, Renewed,
+    Reply, Resolution, Resolved, Restored, RestoredState, Settled, Standing, Store, StoreError,
+    memory::Memory,
 };
 use crate::ops::words::StoreOp;
 
@@ -61,6 +62,8 @@ pub struct Terms {
     pub lease: Duration,
     /// The longest lease and hold in use: what a store that forgot may have had running.
     pub longest: Duration,
+    /// What the clock of the shared store gives out for fences: whoever is alone begins above it.
+    pub fences: fn() -> Fence,
 }
 
 /// What an operator has to know of.
@@ -94,22 +97,33 @@ pub struct Standby {
     home: home::Home,
     /// There is something to do for whoever tends.
     work: Notify,
+    /// An answer has been delivered that the shared store is to be told of.
+    delivering: Notify,
 }
 
 impl Standby {
-    /// `epoch` is the memory of the shared store that is trusted; none: it could not be asked yet.
+    /// `recall` is what the shared store said of its memory; none: it could not be asked yet. Who comes new has nothing to
+    /// compare it with: where others remember another one, or might and have not come by yet, it is treated as one that
+    /// has forgotten.
     #[must_use]
     pub fn new(
         remote: Arc<dyn Store>,
         local: Arc<Memory>,
         terms: Terms,
         watch: Arc<dyn Watch>,
-        epoch: Option<Epoch>,
+        recall: Option<Recall>,
     ) -> Arc<Self> {
-        if let Some(epoch) = epoch {
-            remote.adopt_epoch(epoch);
-        }
-        let mode = if epoch.is_some() { Mode::Up } else { Mode::Down };
+        let mode = match recall {
+            None => Mode::Down,
+            Some(recall) => {
+                remote.adopt_epoch(recall.epoch);
+                match recall.untrusted_for(terms.longest) {
+                    Duration::ZERO => Mode::Up,
+                    length => Mode::Forgot { until: home::after(Instant::now(), length) },
+                }
+            }
+        };
+        let epoch = recall.map(|recall| recall.epoch);
         Arc::new(Self {
             remote,
             local,
@@ -121,6 +135,7 @@ impl Standby {
             sightings: Mutex::default(),
             home: home::Home::new(epoch),
             work: Notify::new(),
+            delivering: Notify::new(),
         })
     }
 
@@ -137,6 +152,8 @@ impl Standby {
     /// Where something is left that could not be told.
     pub async fn farewell(&self, patience: Duration) -> Result<(), StoreError> {
         let until = Instant::now() + patience;
+        // What is left untold of these lives longer than it should.
+        let _ = self.tell_delivered().await;
         while !self.link.is_plain() && self.link.with(|state| state.has_returnable()) {
             if let Err(error) = self.tell_all().await {
                 if Instant::now() >= until {
@@ -284,6 +301,13 @@ fn ask_of(run: &Restored) -> Ask {
     }
 }
 
+/// Microseconds, the unit in which shared stores give out fences.
+#[must_use]
+pub fn microseconds() -> Fence {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Fence(u64::try_from(since.as_micros()).unwrap_or(0))
+}
+
 fn down() -> StoreError {
     StoreError::Down("it did not answer before and is not asked until it does".to_owned())
 }
@@ -312,8 +336,8 @@ impl Store for Standby {
         Reply::later(self.abandon_by(hold))
     }
 
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Reply::later(self.delivered_by(hold))
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
+        self.delivered_now(fences)
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
@@ -332,11 +356,15 @@ impl Store for Standby {
         Reply::later(self.forget_by(lane))
     }
 
+    fn kept(&self, lane: Key) -> Reply<'_, Vec<KeptRun>> {
+        Reply::later(self.kept_by(lane))
+    }
+
     fn restore<'a>(&'a self, restored: &'a Restored) -> Reply<'a, Settled> {
         Reply::later(self.call(self.remote.restore(restored)))
     }
 
-    fn epoch(&self) -> Reply<'_, Epoch> {
+    fn epoch(&self) -> Reply<'_, Recall> {
         Reply::later(self.call(self.remote.epoch()))
     }
 

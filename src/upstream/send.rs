@@ -34,28 +34,42 @@ pub enum Purpose {
 
 /// When the first byte may have left for the shop, and what has been a sign of life since.
 #[derive(Default)]
-pub struct Begun(Cell<Option<Instant>>);
+pub struct Begun {
+    at: Cell<Option<Instant>>,
+    before: Cell<Option<Instant>>,
+}
 
 impl Begun {
-    fn begin(&self) {
-        self.0.set(Some(Instant::now()));
+    /// From this moment on no first byte leaves, until a later one is named.
+    pub fn before(&self, moment: Instant) {
+        self.before.set(Some(moment));
+    }
+
+    /// False where it is too late.
+    fn begin(&self) -> bool {
+        let now = Instant::now();
+        let is_in_time = self.before.get().is_none_or(|moment| now < moment);
+        if is_in_time {
+            self.at.set(Some(now));
+        }
+        is_in_time
     }
 
     /// The request came back whole: nothing of it was written.
     fn undo(&self) {
-        self.0.set(None);
+        self.at.set(None);
     }
 
     /// The shop has shown a sign of life: patience with it begins anew.
     pub fn renew(&self) {
-        if self.0.get().is_some() {
-            self.begin();
+        if self.at.get().is_some() {
+            self.at.set(Some(Instant::now()));
         }
     }
 
     /// `None` as long as not one byte can have left.
     pub fn at(&self) -> Option<Instant> {
-        self.0.get()
+        self.at.get()
     }
 }
 
@@ -76,6 +90,9 @@ pub enum SendError {
     /// The upstream has no server, or none that may be sent to.
     #[error("no server of the upstream is up: health checks fail, or an operator took them out")]
     NoServer,
+    /// The moment was over before which the first byte had to leave; see [`Begun::before`].
+    #[error("the right to send may have run out before the first byte left")]
+    TooLate,
 }
 
 /// The shop's answer, its body still on the way.
@@ -89,6 +106,8 @@ enum Attempt {
     Answered(Response<Incoming>, Wire),
     /// Nothing was written; the request is back in its place.
     Returned(Option<hyper::Error>),
+    /// The same, and no other connection is to be tried.
+    TooLate,
     Broken(hyper::Error, Warmth),
     /// All that came was a 100 that says when to come back; see [`Interim`].
     ComeBack(HeaderValue),
@@ -201,6 +220,7 @@ impl Upstream {
                 Attempt::Answered(response, wire) => return Some(Ok(answer(response, wire))),
                 Attempt::Returned(_) => {}
                 Attempt::ComeBack(when) => return Some(Ok(come_back(when))),
+                Attempt::TooLate => return Some(Err(Failed::Final(SendError::TooLate))),
                 Attempt::Broken(error, warmth) => match spare {
                     Some(spare) if warmth == Warmth::Idled => {
                         *outgoing = Some(*spare);
@@ -233,6 +253,7 @@ impl Upstream {
                 Err(Failed::NotSent(error.map_or(ConnectError::Timeout(READY_MAX), ConnectError::from)))
             }
             Attempt::ComeBack(when) => Ok(come_back(when)),
+            Attempt::TooLate => Err(Failed::Final(SendError::TooLate)),
             Attempt::Broken(error, _) => Err(self.broken(server, error)),
         }
     }
@@ -265,9 +286,14 @@ async fn attempt(mut wire: Wire, outgoing: &mut Outgoing, begun: &Begun) -> Atte
             Err(_) => return Attempt::Returned(None),
         }
     }
-    let Some(request) = outgoing.take() else { return Attempt::Returned(None) };
+    if !begun.begin() {
+        return Attempt::TooLate;
+    }
+    let Some(request) = outgoing.take() else {
+        begun.undo();
+        return Attempt::Returned(None);
+    };
     let interim = request.extensions().get::<Interim>().cloned();
-    begun.begin();
     let sending = wire.sender.try_send_request(request);
     let came = match &interim {
         Some(interim) => interim.or_nothing_more(sending).await,

@@ -9,7 +9,8 @@ use oncegate::{
 use tokio::{io::AsyncWriteExt, join, time::Instant};
 
 use crate::world::{
-    CART, Ended, Flaky, Gate, Setup, Shop, created, declined, get, millis, ok, post, post_json, secs,
+    CART, Ended, Flaky, Gate, Setup, Shop, created, declined, eventually, get, millis, ok, post, post_json,
+    secs,
 };
 
 /// What comes from the shop of an order that worked.
@@ -248,6 +249,43 @@ async fn guarantee_5_never_a_blind_second_send_when_a_lease_is_lost() {
     assert_eq!(shop.orders(), 1);
     assert_eq!(here.metric("oncegate_late_answers_total", &[]), 1);
     assert_eq!(here.metric("oncegate_leases_lost_total", &[]), 1);
+}
+
+// A connection takes so long that the lease runs out before the first byte, and the store cannot be told. The order is
+// not held, so the other replica sends; the first one asks anew, and gets that answer.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn guarantee_5_what_was_not_sent_within_its_lease_is_not_sent_by_it() {
+    let shop = Shop::connects_after(secs(20), created(ORDER));
+    let setup = Setup::default().checkout("on_in_doubt = \"retry\"").upstream("connect_timeout = \"30s\"");
+    let store = Flaky::new(&setup.parse());
+    let here = Gate::on_store(&shop, setup.clone(), std::sync::Arc::clone(&store) as _).await;
+    let there = here.replica(&shop, setup).await;
+    store.fail(StoreOp::Renew);
+    let first = here.begin(post("/checkout", CART));
+    eventually("it connects", || shop.attempts() == 1).await;
+    tokio::time::sleep(secs(11)).await;
+    assert_eq!(there.post("/checkout", CART).await.verdict(), "lead");
+    let answer = first.answer().await;
+    assert_eq!((answer.status.as_u16(), answer.verdict()), (201, "replay"));
+    assert_eq!(shop.orders(), 1);
+}
+
+// The same, and nobody else came meanwhile: nothing was sent, so nothing is in doubt.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn guarantee_8_a_lease_that_ran_out_before_anything_was_sent_is_no_doubt() {
+    let shop = Shop::connects_after(secs(20), created(ORDER));
+    let setup = Setup::default().upstream("connect_timeout = \"30s\"");
+    let store = Flaky::new(&setup.parse());
+    let gate = Gate::on_store(&shop, setup, std::sync::Arc::clone(&store) as _).await;
+    store.fail(StoreOp::Renew);
+    let first = gate.begin(post("/checkout", CART));
+    eventually("it connects", || shop.attempts() == 1).await;
+    tokio::time::sleep(secs(15)).await;
+    store.mend();
+    let answer = first.answer().await;
+    assert_eq!((answer.status.as_u16(), answer.verdict()), (201, "lead"));
+    assert_eq!(gate.post("/checkout", CART).await.verdict(), "replay");
+    assert_eq!(shop.orders(), 1);
 }
 
 // A pooled connection is closed by the shop in the moment in which an order is sent on it. Measured elsewhere: a

@@ -17,11 +17,11 @@ use http::StatusCode;
 use oncegate::{
     ops::words::StoreOp,
     store::{
-        Ask, Claimed, Ending, Fence, Headers, Hold, InDoubtPolicy, Judged, Kept, Key, LaneView, May,
-        OnStoreDown, Owner, Record, Renewed, Resolution, Resolved, Settled, Standing, Store, StoreError,
-        Woken,
+        Ask, Claimed, Ending, Fence, Headers, Hold, InDoubtPolicy, Judged, Kept, Key, LaneView,
+        MEMORY_AGE_MIN, May, OnStoreDown, Owner, Record, Renewed, Resolution, Resolved, Settled, Standing,
+        Store, StoreError, Woken,
         memory::Memory,
-        standby::{Change, Standby, Terms, Watch},
+        standby::{self, Change, Standby, Terms, Watch},
     },
 };
 use smallvec::smallvec;
@@ -73,7 +73,8 @@ impl Replica {
     async fn on_wire(wire: Arc<Wire>, number: u128) -> Self {
         let told = Arc::new(Told::default());
         let local = Arc::new(Memory::new(LIMITS));
-        let terms = Terms { deadline: DEADLINE, lease: LEASE, longest: HOLD + LEASE };
+        let terms =
+            Terms { deadline: DEADLINE, lease: LEASE, longest: HOLD + LEASE, fences: standby::microseconds };
         let epoch = wire.epoch().await.ok();
         let watch: Arc<dyn Watch> = Arc::clone(&told) as _;
         let shared: Arc<dyn Store> = Arc::clone(&wire) as _;
@@ -577,18 +578,20 @@ async fn a_replay_that_was_seen_here_pays_no_round_trip() {
     let (one, other) = two(&remote).await;
     let hold = one.lead(&one.ask(1, "a", "lane")).await;
     one.settle(&hold, done()).await;
-    one.store.delivered(&hold).await.expect("up");
+    one.store.delivered(&[hold.fence]).await.expect("up");
+    sleep(Duration::from_secs(1)).await;
     for replica in [&one, &other] {
         assert!(matches!(replica.claim(&replica.ask(2, "a", "lane")).await, Claimed::Replay(_)));
-        replica.store.delivered(&hold).await.expect("up");
+        replica.store.delivered(&[hold.fence]).await.expect("up");
+        sleep(Duration::from_secs(1)).await;
         let before = replica.wire.calls();
         sleep(Duration::from_secs(4)).await;
         for owner in 10..20 {
             let Claimed::Replay(record) = replica.claim(&replica.ask(owner, "a", "lane")).await else {
                 panic!("it is kept")
             };
-            assert!(record.remaining <= SEEN && record.remaining >= SEEN - Duration::from_secs(10));
-            replica.store.delivered(&hold).await.expect("up");
+            assert!(record.remaining <= SEEN && record.remaining >= SEEN - Duration::from_secs(12));
+            replica.store.delivered(&[hold.fence]).await.expect("up");
         }
         assert_eq!(replica.wire.calls(), before);
     }
@@ -700,4 +703,38 @@ async fn a_replica_that_starts_without_the_store_finds_it_later() {
     assert!(
         matches!(other.claim(&other.ask(1, "a", "lane")).await, Claimed::Follow { fence, .. } if fence == hold.fence)
     );
+}
+
+// The store was restarted empty. A replica that begins now has nothing to compare it with; those who have say so.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_replica_that_begins_after_the_store_forgot_does_not_trust_it() {
+    let remote = Remote::new();
+    let one = Replica::on(&remote, 1).await;
+    let hold = one.lead(&one.ask(1, "a", "lane")).await;
+    remote.forgets();
+    let new = Replica::on(&remote, 2).await;
+    assert_eq!(new.store.standing(), Standing::Forgot);
+    let refused = new.store.claim_where(&new.ask(1, "a", "lane"), OnStoreDown::Refuse).await;
+    assert!(refused.is_err(), "the order is at the shop: {refused:?}");
+    one.runs(&hold, HOLD / 2).await;
+    let later = Replica::on(&remote, 3).await;
+    for replica in [&new, &later] {
+        assert_eq!(replica.store.standing(), Standing::Forgot, "what was forgotten may still run");
+    }
+    let back = async || new.store.standing() == Standing::Up && later.store.standing() == Standing::Up;
+    let took = eventually("they trust it", back).await;
+    assert!(took >= HOLD / 2 - Duration::from_secs(5) && took <= HOLD / 2 + LEASE * 2, "{took:?}");
+    one.settle(&hold, done()).await;
+    eventually("it is written back", async || one.store.kept() == 0).await;
+    assert!(matches!(new.claim(&new.ask(2, "a", "lane")).await, Claimed::Replay(_)));
+}
+
+// Nobody remembers another memory: the store is new, and is trusted after those who could know better would have come.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_store_that_is_new_is_soon_trusted() {
+    let remote = Remote::new();
+    remote.forgets();
+    let one = Replica::on(&remote, 1).await;
+    let took = eventually("it is trusted", async || one.store.standing() == Standing::Up).await;
+    assert!(took >= MEMORY_AGE_MIN && took <= MEMORY_AGE_MIN * 2, "{took:?}");
 }

@@ -1,4 +1,5 @@
-//! The promise's guarantees, as a reader of the promise would check them. It knows nothing of how oncegate is built.
+//! The promise's guarantees, as a reader of the promise would check them. It knows nothing of how oncegate is built. What
+//! is excused when the store or a replica breaks stands in a table of its own (`excuse.rs`).
 
 use oncegate::store::InDoubtPolicy;
 
@@ -16,9 +17,9 @@ pub(crate) struct Check<'a> {
     pub(crate) book: &'a Book,
 }
 
-type Found = Result<(), String>;
+pub(crate) type Found = Result<(), String>;
 
-fn violation(holds: bool, say: impl FnOnce() -> String) -> Found {
+pub(crate) fn violation(holds: bool, say: impl FnOnce() -> String) -> Found {
     if holds { Ok(()) } else { Err(say()) }
 }
 
@@ -26,6 +27,7 @@ impl Check<'_> {
     pub(crate) fn all(&self) -> Found {
         for (number, exchange) in self.book.exchanges.iter().enumerate() {
             self.somebody_asked(number, exchange)?;
+            self.alone_with_a_reason(number, exchange)?;
             for (other, earlier) in self.book.exchanges.iter().enumerate() {
                 if earlier.began < exchange.began {
                     self.never_two_at_once((other, earlier), (number, exchange))?;
@@ -56,7 +58,7 @@ impl Check<'_> {
     fn somebody_asked(&self, number: usize, exchange: &Exchange) -> Found {
         let waits = |ask: &AskLog| {
             ask.arrived <= exchange.began
-                && ask.ended.as_ref().is_none_or(|(ended, _)| *ended >= exchange.began)
+                && ask.ended.as_ref().is_none_or(|(ended, _)| *ended >= exchange.set_out)
                 && ask.replica == exchange.replica
         };
         let asked = self
@@ -76,9 +78,14 @@ impl Check<'_> {
             return Ok(());
         }
         let guarantee = if same { "G1: one flight" } else { "G2: one lane" };
-        violation(self.doubt_was_over(earlier, later.began, Over::Lane), || {
-            format!("{guarantee}: exchange {x} was sent while {p} was at the shop")
-        })
+        let say = |why: &str| format!("{guarantee}: exchange {x} was sent while {p} was at the shop{why}");
+        if earlier.replica == later.replica {
+            // One replica knows what it does itself.
+            let known = earlier.told.is_some_and(|(at, _)| at <= later.began);
+            violation(known, || say(", by the same replica"))?;
+        }
+        let over = self.doubt_was_over(earlier, later.began, Over::Lane);
+        violation(over || self.is_excused(earlier, later), || say(""))
     }
 
     /// G5.
@@ -97,7 +104,9 @@ impl Check<'_> {
                     (Told::Lost, _) => false,
                 }
         });
-        violation(answered || self.doubt_was_over(earlier, later.began, Over::Request), || {
+        let over = self.doubt_was_over(earlier, later.began, Over::Request);
+        let excused = || self.is_excused(earlier, later) || self.is_record_gone(earlier, later);
+        violation(answered || over || excused(), || {
             format!("G5: exchange {x} is a second send of exchange {p}")
         })
     }
@@ -115,19 +124,17 @@ impl Check<'_> {
 
     /// Whether whatever a replica tells the store arrives in the same moment.
     fn hears_at_once(&self) -> bool {
-        self.plan.wires == Wires::Calm
+        self.plan.wires == Wires::Calm && !self.group.stands_by()
     }
 
     /// Whether the identity began a new purchase after this exchange was claimed.
     fn renewed(&self, exchange: &Exchange, before: At) -> bool {
         let claimed = self.lease(exchange).map_or(exchange.began, |lease| lease.claimed);
-        self.book
-            .generations
-            .iter()
-            .any(|(at, identity)| exchange.kind.identity == Some(*identity) && claimed < *at && *at < before)
+        let mut begun = self.book.generations.iter().chain(&self.book.renewals);
+        begun.any(|(at, identity)| exchange.kind.identity == Some(*identity) && claimed < *at && *at < before)
     }
 
-    fn lease(&self, exchange: &Exchange) -> Option<&Lease> {
+    pub(crate) fn lease(&self, exchange: &Exchange) -> Option<&Lease> {
         self.book.leases.get(&exchange.fence.0)
     }
 
@@ -135,7 +142,7 @@ impl Check<'_> {
     fn doubt(&self, exchange: &Exchange) -> Option<u64> {
         let lost = exchange.told.and_then(|(at, told)| (told == Told::Lost).then_some(at.ms));
         let ran_out = self.lease(exchange).and_then(ran_out);
-        lost.into_iter().chain(ran_out).min()
+        lost.into_iter().chain(ran_out).chain(self.ran_out_alone(exchange)).min()
     }
 
     /// Section 5: in doubt until the hold is over or the operator speaks; with `retry` the next one leads.
@@ -183,13 +190,13 @@ impl Check<'_> {
                             told == Told::Lost && at <= ended && ask.arrived.ms <= at.ms + DEADLINE
                         })
                 };
-                violation(self.book.exchanges.iter().any(lost), || {
+                violation(self.book.exchanges.iter().any(lost) || self.is_troubled(ask, ended), || {
                     format!("G8: nothing was lost: {}", why())
                 })?;
             }
-            Outcome::InDoubt => {
-                violation(self.in_doubt(ask, ended), || format!("G8: nothing was in doubt: {}", why()))?
-            }
+            Outcome::InDoubt => violation(self.in_doubt(ask, ended) || self.is_doubtful(ask, ended), || {
+                format!("G8: nothing was in doubt: {}", why())
+            })?,
             Outcome::Resolved => {
                 let word = |(at, lane, word): &(At, u8, Word)| {
                     *word == Word::Done && *at <= ended && ask.kind.lanes.contains(lane)
@@ -203,10 +210,13 @@ impl Check<'_> {
                 let refused = self.book.refused.iter().any(|(at, kind)| {
                     *at <= ended && ask.arrived.ms <= at.ms + DEADLINE && *kind == ask.kind.number
                 });
-                violation(refused, || format!("G5: the shop was not unreachable: {}", why()))?;
+                violation(refused || self.is_troubled(ask, ended), || {
+                    format!("G5: the shop was not unreachable: {}", why())
+                })?;
             }
             Outcome::StoreDown => {
-                violation(self.group == Group::Store, || format!("the store was up: {}", why()))?
+                let is_down = self.group == Group::Store || self.is_troubled(ask, ended);
+                violation(is_down, || format!("the store was up: {}", why()))?
             }
             Outcome::InVain => violation(self.was_busy(ask, ended), || {
                 format!("liveness: it waited for nothing: {}", why())
@@ -239,13 +249,20 @@ impl Check<'_> {
         let back = self.lease(source).and_then(|lease| lease.given_back);
         let over = back.map_or(at, |back| back.max(at));
         // A wake-up may still be on its way to those who wait elsewhere.
-        let slack = if self.plan.wires == Wires::Calm { 0 } else { 300 };
+        let slack = match (self.group.stands_by(), self.plan.wires) {
+            (true, _) => 1000,
+            (false, Wires::Calm) => 0,
+            (false, Wires::Slow | Wires::Flaky) => 300,
+        };
         let came_after = ask.arrived > over && ask.arrived.ms > over.ms + slack;
         if told == Told::Failed {
             let first = self.first_told(*exchange, source.replica);
             let after_all =
                 first.is_some_and(|first| ask.replica == source.replica && ask.arrived.ms > first.ms);
-            violation(!came_after && !after_all, || format!("G4: a failure after its flight: {}", why()))?;
+            let kept_on = self.is_troubled(ask, ended) || self.was_troubled(source, at, ended);
+            violation(kept_on || (!came_after && !after_all), || {
+                format!("G4: a failure after its flight: {}", why())
+            })?;
         }
         match source.kind.mode {
             Mode::Once => {
@@ -262,8 +279,10 @@ impl Check<'_> {
                     self.hears_at_once() && first.is_none() && ask.arrived.ms > over.ms + UNSEEN;
                 violation(!unseen_too_long, || format!("section 4: after its undelivered life: {}", why()))?;
                 // A settle that nobody heard of leaves the flight open in its replica for as long as its lease.
-                let open = self.group == Group::Store && ask.arrived.ms <= at.ms + LEASE + DEADLINE;
-                let renewed = came_after && !open && self.renewed_between(source, ask.arrived, slack);
+                let open = self.group != Group::Sound && ask.arrived.ms <= at.ms + LEASE + DEADLINE;
+                let known = !self.anything_broke_before(ask.arrived);
+                let renewed =
+                    known && came_after && !open && self.renewed_between(source, ask.arrived, slack);
                 violation(!renewed, || format!("renewal: of an older purchase: {}", why()))
             }
             Mode::Signal => violation(ask.arrived <= source.began, || {
@@ -275,7 +294,9 @@ impl Check<'_> {
 
     fn renewed_between(&self, source: &Exchange, arrived: At, slack: u64) -> bool {
         let earlier = At { ms: arrived.ms.saturating_sub(slack), ..arrived };
-        self.renewed(source, earlier)
+        let claimed = self.lease(source).map_or(source.began, |lease| lease.claimed);
+        let mut known = self.book.generations.iter();
+        known.any(|(at, identity)| source.kind.identity == Some(*identity) && claimed < *at && *at < earlier)
     }
 
     fn first_told(&self, exchange: usize, replica: u64) -> Option<At> {
@@ -299,7 +320,8 @@ impl Check<'_> {
                 + held
                 + DEADLINE;
             let resolved = exchange.late.is_some_and(|(at, _)| at.ms + DEADLINE < ask.arrived.ms)
-                && self.group != Group::Store;
+                && self.group != Group::Store
+                && !self.group.stands_by();
             from.is_some_and(|from| from <= ended.ms) && ended.ms <= to && !resolved
         };
         // A claim whose replica died, or never heard of it, may have been sent for all that anybody knows.
@@ -313,11 +335,21 @@ impl Check<'_> {
 
     /// Somebody who waits in vain waited for something.
     fn was_busy(&self, ask: &AskLog, ended: At) -> bool {
-        if self.group == Group::Store {
+        if self.group == Group::Store || self.is_anybody_troubled(ended) {
             return true;
         }
+        let lanes = self.connected(ask);
+        self.book.leases.values().any(|lease| {
+            let until = lease.given_back.map_or(lease.ends_ms, |back| back.ms.min(lease.ends_ms));
+            lease.lanes.iter().any(|key| lanes.iter().any(|lane| lane_key(*lane) == *key))
+                && lease.claimed.ms <= ended.ms
+                && until + NOTICE >= ended.ms
+        }) || self.book.refused.iter().any(|(at, _)| at.ms + NOTICE >= ended.ms && at.ms <= ended.ms)
+    }
+
+    /// The lanes of a request, and those that others hold together with one of them.
+    pub(crate) fn connected(&self, ask: &AskLog) -> Vec<u8> {
         let mut lanes = ask.kind.lanes.clone();
-        // Who holds one lane may wait for another.
         for _ in 0..self.plan.kinds.len() {
             for kind in &self.plan.kinds {
                 if kind.lanes.iter().any(|lane| lanes.contains(lane)) {
@@ -327,12 +359,7 @@ impl Check<'_> {
                 }
             }
         }
-        self.book.leases.values().any(|lease| {
-            let until = lease.given_back.map_or(lease.ends_ms, |back| back.ms.min(lease.ends_ms));
-            lease.lanes.iter().any(|key| lanes.iter().any(|lane| lane_key(*lane) == *key))
-                && lease.claimed.ms <= ended.ms
-                && until + NOTICE >= ended.ms
-        }) || self.book.refused.iter().any(|(at, _)| at.ms + NOTICE >= ended.ms && at.ms <= ended.ms)
+        lanes
     }
 
     /// G9, for those who wait in one replica.
@@ -394,12 +421,12 @@ enum Over {
 }
 
 /// The answer, in time or late.
-fn answered(exchange: &Exchange) -> Option<(At, Told)> {
+pub(crate) fn answered(exchange: &Exchange) -> Option<(At, Told)> {
     exchange.late.or(exchange.told).filter(|(_, told)| *told != Told::Lost)
 }
 
-/// When a lease ended without having been given back.
+/// When a lease ended without having been given back, the first time.
 fn ran_out(lease: &Lease) -> Option<u64> {
     let back = lease.given_back.is_some_and(|back| back.ms < lease.ends_ms);
-    (!back).then_some(lease.ends_ms)
+    lease.ran_out_ms.or((!back).then_some(lease.ends_ms))
 }

@@ -38,9 +38,17 @@
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod excuse;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod log;
 #[cfg(test)]
 mod plan;
+#[cfg(test)]
+mod replica;
+#[cfg(test)]
+mod shared;
 #[cfg(test)]
 mod shop;
 #[cfg(test)]
@@ -53,8 +61,8 @@ mod tests {
     use super::{check::Check, plan::Group, world::run};
 
     /// Seeds of all tests together, unless the environment says otherwise.
-    const SEEDS: u64 = 2000;
-    const SLICES: u64 = 4;
+    const SEEDS: u64 = 4000;
+    const SLICES: u64 = 8;
 
     fn number(name: &str) -> Option<u64> {
         std::env::var(name).ok()?.parse().ok()
@@ -103,8 +111,38 @@ mod tests {
     }
 
     #[test]
+    fn the_promise_holds_when_the_store_is_away() {
+        explore(Group::Outages, 4);
+    }
+
+    #[test]
+    fn the_promise_holds_when_the_store_loses_its_last_writes() {
+        explore(Group::Failovers, 5);
+    }
+
+    #[test]
+    fn the_promise_holds_when_the_store_comes_back_empty() {
+        explore(Group::Emptied, 6);
+    }
+
+    #[test]
+    fn the_promise_holds_when_everything_breaks() {
+        explore(Group::Everything, 7);
+    }
+
+    #[test]
     fn the_same_seed_is_the_same_run() {
-        for (group, seed) in [(Group::Sound, 1), (Group::Crashes, 2), (Group::Store, 3), (Group::Store, 4)] {
+        let runs = [
+            (Group::Sound, 1),
+            (Group::Crashes, 2),
+            (Group::Store, 3),
+            (Group::Store, 4),
+            (Group::Outages, 5),
+            (Group::Failovers, 6),
+            (Group::Emptied, 7),
+            (Group::Everything, 8),
+        ];
+        for (group, seed) in runs {
             let first = run(seed, group).1;
             let second = run(seed, group).1;
             let (first, second) = (&first.book().trace, &second.book().trace);

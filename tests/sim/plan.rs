@@ -77,6 +77,7 @@ pub(crate) struct Kind {
     /// Numbers of its orders, ascending.
     pub(crate) lanes: Vec<u8>,
     pub(crate) policy: InDoubtPolicy,
+    pub(crate) on_store_down: OnStoreDown,
     pub(crate) identity: Option<Key>,
     pub(crate) followers_max: usize,
     pub(crate) lane_depth_max: usize,
@@ -113,7 +114,7 @@ impl Kind {
                 Mode::Signal => Boarding::UntilSent,
             },
             in_doubt: self.policy,
-            on_store_down: OnStoreDown::Local,
+            on_store_down: self.on_store_down,
             followers_max: self.followers_max,
             lane_depth_max: self.lane_depth_max,
             order: None,
@@ -139,6 +140,33 @@ pub(crate) enum Wires {
     Flaky,
 }
 
+/// How wake-ups of the store come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wakes {
+    Sure,
+    /// Late, or never.
+    Unsure,
+}
+
+/// Something that breaks in the course of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Break {
+    /// The store cannot be asked by anybody.
+    Outage,
+    /// It cannot be asked by one replica.
+    Cut,
+    /// It takes longer for one replica than anybody waits.
+    Slowness,
+    /// It loses what it was told last.
+    Failover,
+    /// It comes back with nothing.
+    Emptying,
+    /// A replica is not given a moment for a while.
+    Stop,
+    /// A replica dies, and another one begins in its place.
+    Crash,
+}
+
 /// How the shop takes what it is sent, in percent; the rest is done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Temper {
@@ -157,6 +185,8 @@ pub(crate) struct Plan {
     pub(crate) asks_per_client: u64,
     pub(crate) temper: Temper,
     pub(crate) wires: Wires,
+    pub(crate) wakes: Wakes,
+    pub(crate) breaks: Vec<Break>,
     pub(crate) crashes: u64,
     pub(crate) cuts: u64,
     pub(crate) renewals: u64,
@@ -173,12 +203,43 @@ pub(crate) enum Group {
     Crashes,
     /// The store is slow or fails, replicas are cut off from it.
     Store,
+    /// Replicas with a store of their own each; the shared one is away for some or all of them, slow, or late.
+    Outages,
+    /// The same, and the shared store loses what it was told last.
+    Failovers,
+    /// The same, and the shared store comes back with nothing.
+    Emptied,
+    /// All of it, and replicas are stopped and die.
+    Everything,
+}
+
+impl Group {
+    /// Whether replicas have a store of their own to go on with.
+    pub(crate) fn stands_by(self) -> bool {
+        match self {
+            Self::Sound | Self::Crashes | Self::Store => false,
+            Self::Outages | Self::Failovers | Self::Emptied | Self::Everything => true,
+        }
+    }
+
+    /// What breaks, as often as it stands here.
+    fn breaks(self) -> &'static [Break] {
+        use Break::{Crash, Cut, Emptying, Failover, Outage, Slowness, Stop};
+        match self {
+            Self::Sound | Self::Crashes | Self::Store => &[],
+            Self::Outages => &[Outage, Outage, Cut, Cut, Slowness, Stop],
+            Self::Failovers => &[Failover, Failover, Failover, Outage, Cut, Crash],
+            Self::Emptied => &[Emptying, Emptying, Emptying, Outage, Cut, Crash],
+            Self::Everything => &[Outage, Cut, Slowness, Failover, Emptying, Stop, Stop, Crash, Crash],
+        }
+    }
 }
 
 impl Plan {
     pub(crate) fn draw(rng: &mut Rng, group: Group) -> Self {
         let lanes = rng.between(1, 3);
-        let kinds = (0..rng.between(2, 5)).map(|number| kind(rng, number, lanes)).collect();
+        let refuses = if group.stands_by() { *pick(rng, &[0, 0, 50, 100]) } else { 0 };
+        let kinds = (0..rng.between(2, 5)).map(|number| kind(rng, number, lanes, refuses)).collect();
         let rough = rng.percent(70);
         let mut or_none = |chance: u64| if rough && rng.percent(60) { chance } else { 0 };
         let temper = Temper {
@@ -191,7 +252,7 @@ impl Plan {
         let faulty = group == Group::Store;
         Self {
             kinds,
-            replicas: usize::try_from(rng.between(1, 3)).expect("small"),
+            replicas: usize::try_from(rng.between(if group.stands_by() { 2 } else { 1 }, 3)).expect("small"),
             clients: usize::try_from(rng.between(3, 9)).expect("small"),
             asks_per_client: rng.between(2, 5),
             temper,
@@ -200,6 +261,10 @@ impl Plan {
                 (true, false, _) => Wires::Flaky,
                 (false, _, false) => Wires::Calm,
             },
+            wakes: if group.stands_by() && rng.percent(60) { Wakes::Unsure } else { Wakes::Sure },
+            breaks: (0..if group.stands_by() { rng.between(1, 4) } else { 0 })
+                .map(|_| *pick(rng, group.breaks()))
+                .collect(),
             crashes: if group == Group::Crashes { rng.between(1, 3) } else { 0 },
             cuts: if faulty { rng.between(0, 2) } else { 0 },
             renewals: if rng.percent(30) { rng.between(1, 4) } else { 0 },
@@ -209,7 +274,11 @@ impl Plan {
     }
 }
 
-fn kind(rng: &mut Rng, number: u64, lanes: u64) -> Kind {
+fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
+    &from[usize::try_from(rng.next() % from.len() as u64).expect("small")]
+}
+
+fn kind(rng: &mut Rng, number: u64, lanes: u64, refuses: u64) -> Kind {
     let mode = match rng.between(0, 9) {
         0..=5 => Mode::Once,
         6..=7 => Mode::Signal,
@@ -229,6 +298,7 @@ fn kind(rng: &mut Rng, number: u64, lanes: u64) -> Kind {
         mode,
         lanes,
         policy: if rng.percent(70) { InDoubtPolicy::Hold(ms(HOLD)) } else { InDoubtPolicy::Retry },
+        on_store_down: if rng.percent(refuses) { OnStoreDown::Refuse } else { OnStoreDown::Local },
         identity: rng.percent(50).then(|| identity_key(identity)),
         followers_max: if tight { 1 } else { 20 },
         lane_depth_max: if tight { 2 } else { 20 },

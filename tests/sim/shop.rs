@@ -1,6 +1,6 @@
 //! The shop, as far as oncegate can see it: it works on what it is sent, whoever still listens.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION};
@@ -10,13 +10,14 @@ use oncegate::{
 };
 use tokio::{
     sync::oneshot,
-    time::{Duration, sleep},
+    time::{Duration, Instant, sleep},
 };
 
 use super::{
-    log::{Exchange, Told},
+    log::{At, Exchange, Told},
     plan::{ANSWER_TIMEOUT, HOLD, Kind, ms},
-    world::{Replica, World},
+    replica::Replica,
+    world::World,
 };
 
 /// What the shop does with one request.
@@ -48,9 +49,16 @@ pub(crate) struct Lead {
     pub(crate) replica: Rc<Replica>,
     pub(crate) kind: Kind,
     pub(crate) ask: usize,
+    /// When it is too late for the first byte.
+    pub(crate) before: Cell<Option<Instant>>,
+    pub(crate) set_out: Cell<Option<At>>,
 }
 
 impl Lead {
+    fn is_too_late(&self) -> bool {
+        self.before.get().is_some_and(|before| Instant::now() >= before)
+    }
+
     fn draw(&self) -> Way {
         let temper = self.world.plan.temper;
         let mut rng = self.world.shop.borrow_mut();
@@ -89,6 +97,7 @@ impl Lead {
                 ask: self.ask,
                 replica: self.replica.number,
                 fence,
+                set_out: self.set_out.get().unwrap_or(began),
                 began,
                 ended: None,
                 told: None,
@@ -104,7 +113,7 @@ impl Lead {
     fn work(&self, number: usize, length: Duration) -> oneshot::Receiver<()> {
         let (through, listener) = oneshot::channel();
         let log = self.world.log.clone();
-        drop(tokio::task::spawn_local(async move {
+        drop(tokio::spawn(async move {
             sleep(length).await;
             log.write(
                 || format!("shop is through with exchange {number}"),
@@ -139,6 +148,25 @@ impl Lead {
         Answered { answer: Arc::new(record), judged, keep: self.kind.keep() }
     }
 
+    /// The way to the shop takes its time, where anything does.
+    async fn reaches(&self, hold: &Hold) {
+        let line = || {
+            format!(
+                "r{} sets out with kind {}, fence {}",
+                self.replica.number, self.kind.number, hold.fence.0
+            )
+        };
+        self.set_out.set(Some(self.world.log.write(line, |_, at| at)));
+        if !self.world.group.stands_by() {
+            return;
+        }
+        let connecting = {
+            let mut rng = self.world.shop.borrow_mut();
+            if rng.percent(50) { 0 } else { rng.between(0, 400) }
+        };
+        sleep(ms(connecting)).await;
+    }
+
     async fn exchange(&self, fence: Fence) -> Sent {
         match self.draw() {
             Way::Refuses { after } => {
@@ -149,10 +177,21 @@ impl Lead {
                 self.world.log.write(line, |book, at| book.refused.push((at, self.kind.number)));
                 Sent::NotSent(NotSent::Unreachable)
             }
+            _ if self.is_too_late() => {
+                let line =
+                    || format!("r{} is too late to send kind {}", self.replica.number, self.kind.number);
+                self.world.log.write(line, |_, _| ());
+                Sent::NotSent(NotSent::TooLate)
+            }
+            _ if self.is_too_late() => {
+                let line =
+                    || format!("r{} is too late to send kind {}", self.replica.number, self.kind.number);
+                self.world.log.write(line, |_, _| ());
+                Sent::NotSent(NotSent::TooLate)
+            }
             Way::Answers { after, judged, too_large } => {
                 let number = self.begin(fence, too_large);
                 let _ = self.work(number, ms(after)).await;
-                self.replica.stop_if_dead().await;
                 self.tell(number, told(judged));
                 Sent::Answered(self.answered(number, fence, judged))
             }
@@ -160,7 +199,6 @@ impl Lead {
                 let number = self.begin(fence, false);
                 drop(self.work(number, ms(after + works_on)));
                 sleep(ms(after)).await;
-                self.replica.stop_if_dead().await;
                 self.tell(number, Told::Lost);
                 Sent::Lost(Lost { cause: LostCause::Reset, late: None })
             }
@@ -168,7 +206,6 @@ impl Lead {
                 let number = self.begin(fence, false);
                 let through = self.work(number, ms(after));
                 sleep(ms(ANSWER_TIMEOUT)).await;
-                self.replica.stop_if_dead().await;
                 self.tell(number, Told::Lost);
                 let late = match self.kind.policy {
                     InDoubtPolicy::Hold(length) => {
@@ -188,14 +225,13 @@ impl Lead {
         judged: Option<Judged>,
         through: oneshot::Receiver<()>,
     ) -> Later {
-        let (replica, log) = (Rc::clone(&self.replica), self.world.log.clone());
+        let (replica, log) = (self.replica.number, self.world.log.clone());
         let answer = judged.map(|judged| (judged, self.answered(number, fence, judged)));
         Box::pin(async move {
             let _ = through.await;
-            replica.stop_if_dead().await;
             let (judged, answered) = answer?;
             log.write(
-                || format!("r{} learns late of exchange {number}: {judged:?}", replica.number),
+                || format!("r{replica} learns late of exchange {number}: {judged:?}"),
                 |book, at| book.exchanges[number].late = Some((at, told(judged))),
             );
             Some(answered)
@@ -205,10 +241,12 @@ impl Lead {
 
 impl Sender for Lead {
     async fn send(&self, hold: &Hold) -> Sent {
-        self.replica.stop_if_dead().await;
-        let sent = self.exchange(hold.fence).await;
-        self.replica.stop_if_dead().await;
-        sent
+        self.reaches(hold).await;
+        self.exchange(hold.fence).await
+    }
+
+    fn begin_before(&self, moment: Instant) {
+        self.before.set(Some(moment));
     }
 }
 

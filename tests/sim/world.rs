@@ -3,26 +3,24 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
 };
 
 use http::header::LOCATION;
 use oncegate::{
-    claim::{Claims, End, Ended, Keep, Observer, Part},
-    store::{
-        Hold, Judged, Kept, LaneView, Owner, Record, Resolution, Resolved, Store,
-        memory::{Memory, MemoryLimits, Stats},
-    },
+    claim::{End, Ended, Keep, Part},
+    store::{Judged, Kept, LaneView, Record, Resolution, Resolved, Standing, Store, memory::Stats},
 };
 use tokio::{
-    task::{JoinHandle, spawn_local},
+    task::{JoinHandle, LocalSet, spawn_local},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     log::{AskLog, Log, Outcome, Word},
-    plan::{DEADLINE, Group, Kind, LEASE, PATIENCE, Plan, RESOLVED_LIFE, Rng, identity_key, lane_key, ms},
+    plan::{DEADLINE, Group, Kind, PATIENCE, Plan, RESOLVED_LIFE, Rng, identity_key, lane_key, ms},
+    replica::{Replica, clock_begins},
+    shared::Shared,
     shop::Lead,
     wire::Wire,
 };
@@ -33,31 +31,13 @@ const LANES: u8 = 3;
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
+    pub(crate) group: Group,
     pub(crate) log: Log,
     pub(crate) shop: RefCell<Rng>,
-    memory: Arc<Memory>,
+    pub(crate) shared: Arc<Shared>,
     wires: RefCell<Rng>,
-    replicas: RefCell<Vec<Rc<Replica>>>,
+    pub(crate) replicas: RefCell<Vec<Rc<Replica>>>,
     born: Cell<u64>,
-}
-
-pub(crate) struct Replica {
-    pub(crate) number: u64,
-    claims: Arc<Claims>,
-    wire: Arc<Wire>,
-    died: CancellationToken,
-}
-
-struct Blind;
-impl Observer for Blind {}
-
-impl Replica {
-    /// A process that is gone goes no step further. What it had under way at the shop goes on there.
-    pub(crate) async fn stop_if_dead(&self) {
-        if self.died.is_cancelled() {
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 /// Runs one seed. Answers what happened, and what was wrong with the end state, if anything.
@@ -67,23 +47,27 @@ pub(crate) fn run(seed: u64, group: Group) -> (Plan, Log, Result<(), String>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
-        .build_local(Default::default())
-        .expect("a runtime without I/O can always be built");
+        .build()
+        .expect("a runtime without I/O");
     let kept = plan.clone();
-    let (log, end) = runtime.block_on(async move {
-        let world = World::new(plan, &mut rng);
+    let (log, end) = LocalSet::new().block_on(&runtime, async move {
+        clock_begins();
+        let world = World::new(plan, group, &mut rng);
         let end = world.live(rng).await;
+        let replicas = world.replicas.take();
+        for replica in replicas {
+            replica.is_buried();
+        }
         (world.log.clone(), end)
     });
     (kept, log, end)
 }
 
 impl World {
-    fn new(plan: Plan, rng: &mut Rng) -> Rc<Self> {
-        let memory = Arc::new(Memory::new(MemoryLimits { records_bytes_max: 1 << 20, states_max: 1000 }));
+    fn new(plan: Plan, group: Group, rng: &mut Rng) -> Rc<Self> {
         let (shop, wires) = (RefCell::new(rng.fork()), RefCell::new(rng.fork()));
-        let (log, replicas, born) = (Log::new(), RefCell::default(), Cell::new(0));
-        let world = Rc::new(Self { plan, log, shop, memory, wires, replicas, born });
+        let (log, replicas, born, shared) = (Log::new(), RefCell::default(), Cell::new(0), Shared::new());
+        let world = Rc::new(Self { plan, group, log, shop, shared, wires, replicas, born });
         for _ in 0..world.plan.replicas {
             let replica = world.replica();
             world.replicas.borrow_mut().push(replica);
@@ -91,28 +75,30 @@ impl World {
         world
     }
 
-    fn replica(&self) -> Rc<Replica> {
+    pub(crate) fn replica(&self) -> Rc<Replica> {
         let number = self.born.get() + 1;
         self.born.set(number);
         let rng = self.wires.borrow_mut().fork();
-        let wire =
-            Arc::new(Wire::new(number, Arc::clone(&self.memory), self.log.clone(), self.plan.wires, rng));
-        let store: Arc<dyn Store> = Arc::clone(&wire) as Arc<dyn Store>;
-        let claims = Claims::new(store, ms(LEASE), ms(DEADLINE), number, Arc::new(Blind));
-        Rc::new(Replica { number, claims, wire, died: CancellationToken::new() })
+        let how = (self.plan.wires, self.plan.wakes);
+        let wire = Wire::new(number, Arc::clone(&self.shared), self.log.clone(), how, rng);
+        self.log.write(|| format!("r{number} begins"), |book, at| book.born(number, at));
+        Replica::new(number, Arc::new(wire), &self.log, self.group.stands_by())
     }
 
     async fn live(self: &Rc<Self>, mut rng: Rng) -> Result<(), String> {
-        let memory = Arc::clone(&self.memory);
+        let shared = Arc::clone(&self.shared);
         drop(spawn_local(async move {
             loop {
                 sleep(ms(100)).await;
-                memory.tick();
+                shared.memory().tick();
             }
         }));
         let mut actors: Vec<JoinHandle<()>> = Vec::new();
         for _ in 0..self.plan.clients {
             actors.push(spawn_local(Rc::clone(self).client(rng.fork())));
+        }
+        for what in &self.plan.breaks {
+            actors.push(spawn_local(Rc::clone(self).breaks(*what, rng.fork())));
         }
         actors.push(spawn_local(Rc::clone(self).crashes(rng.fork())));
         actors.push(spawn_local(Rc::clone(self).cuts(rng.fork())));
@@ -127,7 +113,7 @@ impl World {
 
     /// Whatever was begun has ended: nothing is held, nobody waits.
     async fn rest(&self) -> Result<(), String> {
-        let Stats { flights, in_doubt, lanes, waiters, .. } = self.memory.stats();
+        let Stats { flights, in_doubt, lanes, waiters, .. } = self.shared.memory().stats();
         if (flights, in_doubt, lanes, waiters) != (0, 0, 0, 0) {
             return Err(format!(
                 "liveness: the store still has {flights} flights, {in_doubt} doubts, {lanes} lanes, {waiters} waiters"
@@ -147,6 +133,16 @@ impl World {
                     "liveness: r{} still has (flights, followers, lanes, waiting) {left:?}",
                     replica.number
                 ));
+            }
+            if let Some(standby) = &replica.standby {
+                let local = standby.local().stats();
+                let left = (standby.standing(), standby.kept(), local.flights, local.in_doubt, local.waiters);
+                if left != (Standing::Up, 0, 0, 0, 0) {
+                    return Err(format!(
+                        "liveness: r{}'s own store has (standing, kept, flights, doubts, waiters) {left:?}",
+                        replica.number
+                    ));
+                }
             }
             claims.stopping.cancel();
             if timeout(ms(1000), claims.landed()).await.is_err() {
@@ -175,17 +171,31 @@ impl World {
 
     async fn ask(self: &Rc<Self>, slot: usize, kind: Kind, leaves: Option<u64>) -> Outcome {
         let replica = Rc::clone(&self.replicas.borrow()[slot]);
+        // Who is stopped does not hear anybody.
+        replica.awake().await;
+        if replica.died.is_cancelled() {
+            return Outcome::Crashed;
+        }
         let line = || format!("r{} asked for kind {}", replica.number, kind.number);
         let ask = self.log.write(line, |book, arrived| {
             book.asks.push(AskLog { kind: kind.clone(), replica: replica.number, arrived, ended: None });
             book.asks.len() - 1
         });
         let arrived = Instant::now();
-        let lead = || Lead { world: Rc::clone(self), replica: Rc::clone(&replica), kind: kind.clone(), ask };
-        let outcome = match replica.claims.take_part(kind.demand(), lead) {
-            Part::FollowersFull => Outcome::FollowersFull,
-            Part::Mismatch => Outcome::Wrong("mismatch"),
-            Part::Seat(mut ticket) => {
+        let lead = || Lead {
+            world: Rc::clone(self),
+            replica: Rc::clone(&replica),
+            kind: kind.clone(),
+            ask,
+            before: Cell::new(None),
+            set_out: Cell::new(None),
+        };
+        let part = replica.enter(|| replica.claims.take_part(kind.demand(), lead));
+        let outcome = match part {
+            None => Outcome::Crashed,
+            Some(Part::FollowersFull) => Outcome::FollowersFull,
+            Some(Part::Mismatch) => Outcome::Wrong("mismatch"),
+            Some(Part::Seat(mut ticket)) => {
                 tokio::select! {
                     biased;
                     () = replica.died.cancelled() => Outcome::Crashed,
@@ -203,20 +213,20 @@ impl World {
 
     fn outcome(&self, replica: &Rc<Replica>, kind: &Kind, end: End) -> Outcome {
         let (record, judged) = match end.what {
-            Ended::Answered { answer, judged, hold } => {
+            Ended::Answered { answer, judged, .. } => {
                 if judged == Judged::Done {
-                    self.delivered(replica, kind, &answer, (*hold).clone());
+                    self.delivered(replica, kind, &answer);
                 }
                 (answer, judged)
             }
             Ended::Followed { answer, judged } => {
                 if judged == Judged::Done {
-                    self.delivered(replica, kind, &answer, others(kind, &answer));
+                    self.delivered(replica, kind, &answer);
                 }
                 (answer, judged)
             }
             Ended::Replayed(record) => {
-                self.delivered(replica, kind, &record, others(kind, &record));
+                self.delivered(replica, kind, &record);
                 (record, Judged::Done)
             }
             Ended::Lost(_) => return Outcome::Lost,
@@ -237,7 +247,7 @@ impl World {
         Outcome::Answer { exchange, fence: end.fence, body, failed: judged == Judged::Failed }
     }
 
-    fn delivered(&self, replica: &Rc<Replica>, kind: &Kind, record: &Record, hold: Hold) {
+    fn delivered(&self, replica: &Rc<Replica>, kind: &Kind, record: &Record) {
         let (Keep::For { .. }, Some(exchange)) = (kind.keep(), number(record)) else { return };
         self.log.write(
             || format!("r{} delivers exchange {exchange}", replica.number),
@@ -245,34 +255,24 @@ impl World {
                 book.exchanges[exchange].delivered.get_or_insert(at);
             },
         );
-        let claims = Arc::clone(&replica.claims);
-        drop(spawn_local(async move {
-            let _ = claims.store.delivered(&hold).await;
-        }));
+        let (claims, fence) = (Arc::clone(&replica.claims), record.fence);
+        let telling = async move { drop(claims.store.delivered(&[fence]).await) };
+        let _ = replica.enter(|| drop(spawn_local(telling)));
     }
 
     async fn crashes(self: Rc<Self>, mut rng: Rng) {
         for _ in 0..self.plan.crashes {
             sleep(ms(rng.instant(5000))).await;
-            let slot = usize::try_from(rng.next() % self.plan.replicas as u64).expect("small");
-            let next = self.replica();
-            let dead = std::mem::replace(&mut self.replicas.borrow_mut()[slot], Rc::clone(&next));
-            dead.wire.dead.store(true, Relaxed);
-            dead.died.cancel();
-            self.log.write(|| format!("r{} DIES, r{} takes its place", dead.number, next.number), |_, _| ());
+            self.crash(&mut rng);
         }
     }
 
     async fn cuts(self: Rc<Self>, mut rng: Rng) {
         for _ in 0..self.plan.cuts {
             sleep(ms(rng.instant(5000))).await;
-            let slot = usize::try_from(rng.next() % self.plan.replicas as u64).expect("small");
-            let replica = Rc::clone(&self.replicas.borrow()[slot]);
-            replica.wire.cut.store(true, Relaxed);
-            self.log.write(|| format!("r{} is CUT OFF from the store", replica.number), |_, _| ());
-            sleep(ms(if rng.percent(50) { rng.instant(2000) } else { rng.instant(14_000) })).await;
-            replica.wire.cut.store(false, Relaxed);
-            self.log.write(|| format!("r{} reaches the store again", replica.number), |_, _| ());
+            let replica = self.any_replica(&mut rng);
+            let length = if rng.percent(50) { rng.instant(2000) } else { rng.instant(14_000) };
+            self.cut(&replica, length).await;
         }
     }
 
@@ -280,8 +280,14 @@ impl World {
         for _ in 0..self.plan.renewals {
             sleep(ms(rng.instant(5000))).await;
             let identity = identity_key(u8::try_from(rng.between(0, 1)).expect("small"));
-            let wire = Arc::clone(&self.replicas.borrow()[0].wire);
-            let _ = timeout(ms(DEADLINE), wire.begin_generation(identity)).await;
+            let replica = Rc::clone(&self.replicas.borrow()[0]);
+            let claims = Arc::clone(&replica.claims);
+            let line = || format!("r{} sees a new purchase of {}", replica.number, identity.short());
+            self.log.write(line, |book, at| book.renewals.push((at, identity)));
+            let patience = ms(2 * DEADLINE);
+            let telling =
+                async move { drop(timeout(patience, claims.store.begin_generation(identity)).await) };
+            let _ = replica.enter(|| drop(spawn_local(telling)));
         }
     }
 
@@ -289,14 +295,15 @@ impl World {
         for _ in 0..self.plan.operator_looks {
             sleep(ms(rng.instant(4000))).await;
             for lane in 0..LANES {
-                let view = self.memory.inspect(lane_key(lane)).await;
+                let memory = self.shared.memory();
+                let view = memory.inspect(lane_key(lane)).await;
                 let (Ok(LaneView::InDoubt { .. }), true) = (view, rng.percent(50)) else { continue };
                 let (word, resolution) = if rng.percent(50) {
                     (Word::Free, Resolution::Free)
                 } else {
                     (Word::Done, Resolution::Done(ms(RESOLVED_LIFE)))
                 };
-                if let Ok(Resolved::Changed) = self.memory.resolve(lane_key(lane), resolution).await {
+                if let Ok(Resolved::Changed) = memory.resolve(lane_key(lane), resolution).await {
                     self.log.write(
                         || format!("operator resolves lane {lane} as {word:?}"),
                         |book, at| book.resolutions.push((at, lane, word)),
@@ -304,19 +311,6 @@ impl World {
                 }
             }
         }
-    }
-}
-
-/// The claim that an answer came from, as somebody knows it who never owned it.
-fn others(kind: &Kind, record: &Record) -> Hold {
-    let demand = kind.demand();
-    Hold {
-        owner: Owner(0),
-        fence: record.fence,
-        lanes: demand.lanes,
-        fingerprint: demand.fingerprint,
-        scope: None,
-        lease: ms(LEASE),
     }
 }
 

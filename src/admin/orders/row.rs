@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{lane_text, place::Place};
 use crate::{
     claim::roll::{Aboard, Named, Stage},
     gate::Gate,
-    store::{Fence, Key, LaneView},
+    store::{Fence, KeptAs, KeptRun, Key, LaneView, Reached},
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,10 @@ enum State {
     Following,
     Queued,
     Unreadable,
+    /// Its answer is kept.
+    Kept,
+    /// An operator has said that it is done.
+    Resolved,
 }
 
 pub(super) struct Row {
@@ -34,6 +39,8 @@ pub(super) struct Row {
     /// When the state ends by itself.
     ends_in: Option<Duration>,
     clients: Option<usize>,
+    /// Of a kept answer: its status, and whether a client has it.
+    answer: Option<(StatusCode, Reached)>,
     lanes: Vec<Key>,
 }
 
@@ -78,7 +85,38 @@ impl Row {
         let upstream = place.upstream.map(|number| gate.config.upstreams[number].name.clone());
         let route = known.map(|named| gate.config.routes[named.route].name.clone());
         let (order, lanes) = (place.shown.clone(), vec![place.lane]);
-        Some(Self { order, state, route, upstream, fence, since, ends_in, clients: None, lanes })
+        Some(Self {
+            order,
+            state,
+            route,
+            upstream,
+            fence,
+            since,
+            ends_in,
+            clients: None,
+            answer: None,
+            lanes,
+        })
+    }
+
+    /// What the store keeps of an ended run. It does not know the route.
+    pub(super) fn kept(gate: &Gate, place: &Place, run: &KeptRun) -> Self {
+        let (state, answer) = match run.what {
+            KeptAs::Answer { status, reached } => (State::Kept, Some((status, reached))),
+            KeptAs::Resolved => (State::Resolved, None),
+        };
+        Self {
+            order: place.shown.clone(),
+            state,
+            route: None,
+            upstream: place.upstream.map(|number| gate.config.upstreams[number].name.clone()),
+            fence: Some(run.fence),
+            since: Some(run.age),
+            ends_in: Some(run.remaining),
+            clients: None,
+            answer,
+            lanes: vec![place.lane],
+        }
     }
 
     fn named(gate: &Gate, named: &Named, state: State) -> Self {
@@ -92,6 +130,7 @@ impl Row {
             since: None,
             ends_in: None,
             clients: None,
+            answer: None,
             lanes: named.lanes.to_vec(),
         }
     }
@@ -105,6 +144,8 @@ impl Row {
             State::Following => "following",
             State::Queued => "queued",
             State::Unreadable => "unreadable",
+            State::Kept => "kept",
+            State::Resolved => "resolved-done",
         };
         json!({
             "order": self.order,
@@ -115,6 +156,8 @@ impl Row {
             "since_ms": self.since.map(millis),
             "ends_in_ms": self.ends_in.map(millis),
             "clients": self.clients,
+            "status": self.answer.map(|(status, _)| status.as_u16()),
+            "delivered": self.answer.map(|(_, reached)| reached == Reached::Client),
             "lanes": self.lanes.iter().map(lane_text).collect::<Vec<_>>(),
         })
     }

@@ -17,7 +17,7 @@ pub(super) fn orders(said: &Value, key: Option<&str>) -> String {
     if rows.is_empty() {
         match key {
             None => text.push_str("nothing is under way here, and nothing is known to be in doubt\n"),
-            Some(_) => text.push_str("nothing of that name is under way or in doubt\n"),
+            Some(_) => text.push_str("nothing of that name is under way, in doubt or kept\n"),
         }
     }
     if said["cut"] == true {
@@ -34,9 +34,26 @@ pub(super) fn orders(said: &Value, key: Option<&str>) -> String {
             let _ = writeln!(text, "The store is {standing}: only what this process knows is shown.");
         }
     }
+    text.push_str(&history(said));
     if rows.iter().any(|row| text_of(&row["state"]).starts_with("in-doubt")) {
         text.push('\n');
         text.push_str(IN_DOUBT);
+    }
+    text
+}
+
+/// What became of the last requests, where one order was asked for.
+fn history(said: &Value) -> String {
+    let flown: Vec<&Value> = said["history"].as_array().into_iter().flatten().collect();
+    if flown.is_empty() {
+        return String::new();
+    }
+    let mut text = "\nWhat became of its last requests in this process, newest first:\n".to_owned();
+    for one in flown {
+        let length = |name: &str| one[name].as_u64().map_or_else(|| "-".to_owned(), seconds);
+        let fence = one["fence"].as_u64().map_or_else(String::new, |fence| format!(", fence {fence}"));
+        let (ago, came, route) = (length("ago_ms"), text_of(&one["came_to"]), text_of(&one["route"]));
+        let _ = writeln!(text, "  {ago} ago  {came}  {route}{fence}");
     }
     text
 }
@@ -72,21 +89,18 @@ fn cells(row: &Value) -> [String; 7] {
         "at-shop-elsewhere" => "at the shop (not by this process)",
         other => other,
     };
+    let state = match (row["status"].as_u64(), row["delivered"].as_bool()) {
+        (Some(status), Some(true)) => format!("answer {status} is kept"),
+        (Some(status), _) => format!("answer {status} is kept, no client has it"),
+        (None, _) => state.to_owned(),
+    };
     let place = match (row["route"].as_str(), row["upstream"].as_str()) {
         (Some(route), Some(upstream)) => format!("{route} -> {upstream}"),
         (None, Some(upstream)) => format!("-> {upstream}"),
         (Some(_) | None, None) => "-".to_owned(),
     };
     let order = text_of(&row["order"]).to_owned();
-    [
-        order,
-        state.to_owned(),
-        length("since_ms"),
-        length("ends_in_ms"),
-        number("fence"),
-        place,
-        number("clients"),
-    ]
+    [order, state, length("since_ms"), length("ends_in_ms"), number("fence"), place, number("clients")]
 }
 
 /// Whole seconds: nobody decides anything by less.

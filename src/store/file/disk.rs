@@ -31,6 +31,9 @@ const FORMAT: u64 = 1;
 const CACHE_BYTES: usize = 16 << 20;
 /// A file is compacted when this much of it is empty, and more than that is in use.
 const WASTE_BYTES_MIN: u64 = 16 << 20;
+/// So much of a file may be empty at any time, however many requests come: more is given back before the next batch is
+/// written, though they wait for it.
+const WASTE_BYTES_MAX: u64 = 64 << 20;
 /// How much may be in use for it to be compacted while requests come: it takes some 100 ms then.
 const IN_USE_BYTES_MAX: u64 = 16 << 20;
 /// Only the user that runs oncegate: it holds answers of shoppers, and the secret of the installation.
@@ -169,11 +172,13 @@ impl Disk {
 
     /// Gives back what is empty, where it is worth it. Nothing can be written meanwhile.
     pub(super) fn compact(&mut self, when: When) -> Result<(), WriteError> {
-        let is_quick = when == When::Start || self.bytes <= IN_USE_BYTES_MAX;
-        let is_worth_it = self.length() > 3 * self.bytes + WASTE_BYTES_MIN;
+        let is_due = match when {
+            When::Start => self.length() > 3 * self.bytes + WASTE_BYTES_MIN,
+            When::Idle => self.bytes <= IN_USE_BYTES_MAX && self.length() > 3 * self.bytes + WASTE_BYTES_MIN,
+            When::Busy => self.length() > 3 * self.bytes + WASTE_BYTES_MAX,
+        };
         if let Some(database) = &mut self.database
-            && is_quick
-            && is_worth_it
+            && is_due
         {
             database.compact().map_err(redb::Error::from)?;
         }
@@ -218,6 +223,8 @@ pub(super) enum When {
     Start,
     /// Nobody has come for a while.
     Idle,
+    /// Requests wait to be written.
+    Busy,
 }
 
 fn open(path: &Path, missing: Missing) -> io::Result<File> {

@@ -164,10 +164,9 @@ impl Journal {
                 Ok(Err(error)) => self.failed(pending, error.to_string(), memory),
                 Err(_) => self.failed(pending, "the database gave up".to_owned(), memory),
             }
-            if haste == Haste::Idle {
-                // A file that cannot be made smaller serves as it is.
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| disk.compact(When::Idle)));
-            }
+            let when = if haste == Haste::Idle { When::Idle } else { When::Busy };
+            // A file that cannot be made smaller serves as it is.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| disk.compact(when)));
             last = Instant::now();
         }
     }
@@ -262,7 +261,7 @@ impl Faults {
 
     #[cfg(test)]
     fn check(&self) -> Result<(), WriteError> {
-        let fault = *self.next.lock().expect("nobody panics with it");
+        let fault = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
         match fault {
             None => Ok(()),
             Some(Fault::Full) => Err(redb::Error::Io(std::io::ErrorKind::StorageFull.into()).into()),
@@ -370,7 +369,7 @@ pub(super) enum Fault {
 impl Journal {
     /// As long as this is held, nothing is written.
     pub(super) fn faults(&self) -> MutexGuard<'_, Option<Fault>> {
-        self.faults.next.lock().expect("nobody panics with it")
+        self.faults.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many cells wait to be written.

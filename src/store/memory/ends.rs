@@ -19,7 +19,7 @@ pub(super) struct Look {
     pub(super) fence: Fence,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Ends {
     /// Ends of leases, which come in order because leases are equally long. One that is out of order goes to the rest.
     leases: VecDeque<Look>,

@@ -9,6 +9,7 @@ use crate::store::{Fence, Key};
 
 const SHARDS: usize = 64;
 
+#[derive(Clone)]
 pub(super) struct Index {
     shards: Vec<HashTable<Entry>>,
 }

@@ -83,7 +83,9 @@ impl Memory {
 
     /// The generations that have begun here, each with the last fence that was older.
     pub(in crate::store) fn generations(&self) -> Vec<(Key, Fence)> {
-        self.lock().table.generations_begun().collect()
+        let mut begun: Vec<(Key, Fence)> = self.lock().table.generations_begun().collect();
+        begun.sort_unstable();
+        begun
     }
 
     /// Everything that is held.

@@ -10,6 +10,7 @@ const CHUNK: usize = 256;
 /// Behind the last free place.
 const NONE: u32 = u32::MAX;
 
+#[derive(Clone)]
 pub(super) struct Slab<T> {
     chunks: Vec<Chunk<T>>,
     /// The chunks that have room; what is put in next goes to the last of them.
@@ -17,6 +18,7 @@ pub(super) struct Slab<T> {
     len: usize,
 }
 
+#[derive(Clone)]
 struct Chunk<T> {
     slots: Vec<Slot<T>>,
     /// The place that was left last.
@@ -24,6 +26,7 @@ struct Chunk<T> {
     taken: u32,
 }
 
+#[derive(Clone)]
 enum Slot<T> {
     Taken(T),
     /// With the place that was left before.

@@ -39,6 +39,7 @@ const GENERATIONS_MAX: usize = 262_144;
 /// A generation is kept at least this long: flights that began before it may settle much later.
 const GENERATION_LIFE_MIN: Duration = Duration::from_secs(3600);
 
+#[derive(Clone)]
 pub(crate) struct Table {
     limits: MemoryLimits,
     last: u64,
@@ -67,6 +68,7 @@ pub(crate) struct Table {
 }
 
 /// A run with its places in the indexes.
+#[derive(Clone)]
 struct Filed {
     fence: Fence,
     cell: Cell<Run>,
@@ -136,6 +138,7 @@ impl Fences {
     }
 }
 
+#[derive(Clone)]
 struct Generation {
     began: Cell<Fence>,
     ends: Millis,

@@ -1,6 +1,7 @@
 -- What every step begins with: the clock, the epoch, and the cells (src/store/machine/cells.rs) as keys of Redis.
 --
---   {namespace}:meta        v format, e epoch, l last fence, x longest life of a record; never expires
+--   {namespace}:meta        v format, e epoch, b when it began in ms, w is there if somebody remembers another one, l last
+--                           fence, x longest life of a record; never expires
 --   {namespace}:r:FENCE     a run: v format, o owner, l lanes, f fingerprint, s scope, b body, g generations (those four
 --                           are missing where it has none), d hold of a doubt in ms or "-" for retry, t state (f flight,
 --                           q in doubt, d done, r resolved), a when the state began, u when it ends, n seen life still
@@ -53,7 +54,8 @@ if ARGV[2] ~= '' then
   end
   if last + OLD_COPY_US < seen_fence then
     -- The others are to see it too, whatever they have seen.
-    call('HSET', KEYS[1], 'e', string.sub(redis.sha1hex(meta[2] .. digits(clock)), 1, 32))
+    local other = string.sub(redis.sha1hex(meta[2] .. digits(clock)), 1, 32)
+    call('HSET', KEYS[1], 'e', other, 'b', digits(now), 'w', '1')
     return { 0, { 'forgot' } }
   end
 end

@@ -46,6 +46,7 @@ scripts! {
     Inspect = "inspect.lua",
     Resolve = "resolve.lua",
     Forget = "forget.lua",
+    Kept = "kept.lua",
     Restore = "restore.lua",
     Epoch = "epoch.lua",
     Secret = "secret.lua",

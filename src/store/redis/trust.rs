@@ -14,7 +14,7 @@ use super::{
     connect::{self, Primary},
     script::{Call, Common, Name, Script, Told, epoch_text, unreadable},
 };
-use crate::store::{Epoch, Fence, StoreError};
+use crate::store::{Epoch, Fence, Past, Recall, StoreError};
 
 pub(super) struct Trust {
     meta_key: String,
@@ -74,13 +74,21 @@ impl Trust {
     }
 
     pub(super) fn offer_epoch(&self) -> Call {
-        self.call_untrusting(Script::Epoch).bytes(epoch_text(Epoch(rand::random())))
+        let trusted = self.epoch().map(epoch_text).unwrap_or_default();
+        self.call_untrusting(Script::Epoch).bytes(epoch_text(Epoch(rand::random()))).bytes(trusted)
     }
 
-    pub(super) fn read_epoch(told: &mut Told) -> Result<Epoch, StoreError> {
+    pub(super) fn read_recall(told: &mut Told) -> Result<Recall, StoreError> {
         let text = told.word()?;
         let text = std::str::from_utf8(&text).map_err(|_| unreadable())?;
-        u128::from_str_radix(text, 16).map(Epoch).map_err(|_| unreadable())
+        let epoch = u128::from_str_radix(text, 16).map(Epoch).map_err(|_| unreadable())?;
+        let age = told.length()?;
+        let past = match &*told.word()? {
+            b"forgotten" => Past::Forgotten,
+            b"unknown" => Past::Unknown,
+            _ => return Err(unreadable()),
+        };
+        Ok(Recall { epoch, age, past })
     }
 
     pub(super) fn offer_secret(&self, secret: [u8; 32]) -> Call {
@@ -93,7 +101,7 @@ impl Trust {
 
     /// Brings a new connection to what this process believes, and this process to what it finds first.
     pub(super) async fn greet(&self, primary: &mut Primary) -> Result<(), StoreError> {
-        let found = Self::read_epoch(&mut told(primary, &self.offer_epoch()).await?)?;
+        let found = Self::read_recall(&mut told(primary, &self.offer_epoch()).await?)?.epoch;
         let secret = {
             let mut inner = self.lock();
             inner.epoch.get_or_insert(found);

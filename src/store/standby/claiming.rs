@@ -1,8 +1,6 @@
 //! A claim: of the shared store where it can be asked, of this replica's own where it cannot, and of the one that knows
 //! where the two could differ. Nothing that was led is let go here.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use tokio::time::Instant;
 
 use super::{
@@ -13,7 +11,7 @@ use super::{
 };
 use crate::{
     ops::words::StoreOp,
-    store::{Ask, Claimed, Fence, Hold, OnStoreDown, Restored, RestoredState, Store as _, StoreError},
+    store::{Ask, Claimed, Hold, OnStoreDown, Restored, RestoredState, Store as _, StoreError},
 };
 
 /// Who is to be asked.
@@ -101,7 +99,7 @@ impl Standby {
             return Some(Err(error));
         }
         // Other replicas may have been given fences by the clock of the shared store since.
-        self.local.raise_fences(clock());
+        self.local.raise_fences((self.terms.fences)());
         let claimed = match self.local.claim(ask).await {
             Ok(claimed) => claimed,
             Err(error) => return Some(Err(error)),
@@ -159,10 +157,4 @@ fn flight(ask: &Ask, hold: &Hold) -> Restored {
         in_doubt: ask.in_doubt,
         state: RestoredState::Flight,
     }
-}
-
-/// Microseconds, the unit in which shared stores give out fences.
-fn clock() -> Fence {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Fence(u64::try_from(since.as_micros()).unwrap_or(0))
 }

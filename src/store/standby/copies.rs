@@ -14,7 +14,7 @@ use std::{
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::store::{Ask, Fence, Key, Record};
+use crate::store::{Ask, Key, Record};
 
 /// How long a copy is given before the store is asked again. So long at most does it take until every replica knows of
 /// a record that an operator has dropped on another one.
@@ -48,14 +48,6 @@ struct Copy {
     since: Instant,
     until: Instant,
     weight: usize,
-    told: Told,
-}
-
-/// Whether the store knows that a client has the answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Told {
-    No,
-    Yes,
 }
 
 impl Copies {
@@ -69,7 +61,7 @@ impl Copies {
         let weight = record.bytes() + OVERHEAD_BYTES;
         // A life that no clock can measure is as good as a long one.
         let Some(until) = now.checked_add(remaining).filter(|_| weight <= self.bytes_max) else { return };
-        let told = self.remove(&fingerprint).filter(|old| old.record.fence == record.fence);
+        self.remove(&fingerprint);
         self.numbers += 1;
         let copy = Copy {
             number: self.numbers,
@@ -79,7 +71,6 @@ impl Copies {
             since: now,
             until,
             weight,
-            told: told.map_or(Told::No, |old| old.told),
         };
         self.order.push_back((fingerprint, copy.number));
         self.bytes += weight;
@@ -103,19 +94,6 @@ impl Copies {
         Some(Arc::new(Record { remaining, ..(*copy.record).clone() }))
     }
 
-    /// Whether the store need not be told any more that a client has the answer.
-    pub(super) fn is_told(&self, fingerprint: Option<Key>, fence: Fence) -> bool {
-        self.of(fingerprint, fence).is_some_and(|copy| copy.told == Told::Yes)
-    }
-
-    pub(super) fn told(&mut self, fingerprint: Option<Key>, fence: Fence) {
-        if let Some(copy) = fingerprint.and_then(|key| self.by_fingerprint.get_mut(&key))
-            && copy.record.fence == fence
-        {
-            copy.told = Told::Yes;
-        }
-    }
-
     /// The records of a lane were dropped.
     pub(super) fn forget(&mut self, lane: Key) {
         let of_lane = self.by_fingerprint.iter().filter(|(_, copy)| copy.lanes.contains(&lane));
@@ -130,10 +108,6 @@ impl Copies {
         if let Some(fingerprint) = fingerprint {
             self.remove(&fingerprint);
         }
-    }
-
-    fn of(&self, fingerprint: Option<Key>, fence: Fence) -> Option<&Copy> {
-        self.by_fingerprint.get(&fingerprint?).filter(|copy| copy.record.fence == fence)
     }
 
     fn remove(&mut self, fingerprint: &Key) -> Option<Copy> {

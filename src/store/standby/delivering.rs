@@ -1,20 +1,88 @@
-//! Which deliveries the shared store was told of, or is being told of: a storm of followers gets one answer at the
-//! same moment, and the store need hear of it once.
+//! Which answers have reached a client, as the shared store is told: some at a time, and each of them once, though a storm
+//! of followers gets one answer at the same moment.
 //!
-//! It remembers the last ones only. A delivery that is told twice changes nothing but the work that the store has.
+//! Nobody waits for it, and no request pays a round trip for it. Told a moment late, a record lives that moment longer;
+//! not told at all, since this replica died, it lives as long as one that nobody has: both are safe errors. Only the last
+//! ones are remembered: a delivery that is told twice changes nothing but the work that the store has.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
-use crate::store::Fence;
+use tokio::time::sleep;
+
+use super::{Standby, link::Mode};
+use crate::{
+    ops::words::StoreOp,
+    store::{Fence, Reply, Store as _, StoreError},
+};
 
 /// More runs than end within the time in which the followers of one of them are answered.
 const DELIVERIES_MAX: usize = 4096;
+/// How long deliveries are gathered before the store is told of them.
+const GATHER: Duration = Duration::from_millis(200);
+/// How many are told in one call: a script holds up everybody else.
+const TOLD_MAX: usize = 256;
 
 #[derive(Default)]
 pub(super) struct Deliveries {
     fences: HashSet<Fence>,
     /// In the order in which they came; one that was taken out since is skipped.
     order: VecDeque<Fence>,
+    /// What the store is still to be told of.
+    untold: VecDeque<Fence>,
+}
+
+impl Standby {
+    pub(super) fn delivered_now(&self, fences: &[Fence]) -> Reply<'static, ()> {
+        for fence in fences {
+            if !self.deliveries().begin(*fence) {
+                continue;
+            }
+            // It is memory: the answer is there at once.
+            drop(self.local.delivered(&[*fence]));
+            if self.asks_remote(*fence) {
+                self.deliveries().untold.push_back(*fence);
+                self.delivering.notify_one();
+            } else {
+                self.keep(*fence);
+            }
+        }
+        Reply::now(Ok(()))
+    }
+
+    /// Tells the store now and then what has been delivered, for as long as it is polled.
+    pub(super) async fn tell_deliveries(&self) {
+        loop {
+            self.delivering.notified().await;
+            sleep(GATHER).await;
+            // Who was not told is kept, or lives as long as an undelivered record.
+            let _ = self.tell_delivered().await;
+        }
+    }
+
+    /// Tells the store all that has been delivered.
+    pub(super) async fn tell_delivered(&self) -> Result<(), StoreError> {
+        loop {
+            let some = self.deliveries().take();
+            if some.is_empty() {
+                return Ok(());
+            }
+            let told = match self.link.mode() {
+                Mode::Up => self.call(self.remote.delivered(&some)).await,
+                Mode::Down | Mode::Forgot { .. } => Err(super::down()),
+            };
+            if let Err(error) = told {
+                self.served(StoreOp::Delivered, Some(&error));
+                for fence in some {
+                    self.deliveries().failed(fence);
+                    self.keep(fence);
+                }
+                return Err(error);
+            }
+        }
+    }
 }
 
 impl Deliveries {
@@ -30,6 +98,11 @@ impl Deliveries {
             self.fences.remove(&oldest);
         }
         true
+    }
+
+    fn take(&mut self) -> Vec<Fence> {
+        let some = self.untold.len().min(TOLD_MAX);
+        self.untold.drain(..some).collect()
     }
 
     /// The store did not hear of it.

@@ -1,4 +1,4 @@
-//! What a flight asks of the store after its claim: renewals, its end, the delivery of its answer.
+//! What a flight asks of the store after its claim: renewals, and its end.
 //!
 //! The store that knows of the flight is told. Where that is the shared one and it does not answer, this replica's own
 //! is told, and what has to be told later is kept; so a flight never waits for a store, and never loses its right to
@@ -100,31 +100,6 @@ impl Standby {
             false => state.ended(before, Known::Maybe, over),
         });
         self.work.notify_one();
-    }
-
-    pub(super) async fn delivered_by(&self, hold: &Hold) -> Result<(), StoreError> {
-        if self.copies().is_told(hold.fingerprint, hold.fence) {
-            return Ok(());
-        }
-        self.local.delivered(hold).await?;
-        if self.asks_remote(hold.fence) {
-            if !self.deliveries().begin(hold.fence) {
-                return Ok(());
-            }
-            match self.call(self.remote.delivered(hold)).await {
-                Ok(()) => {
-                    self.copies().told(hold.fingerprint, hold.fence);
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.deliveries().failed(hold.fence);
-                    self.served(StoreOp::Delivered, Some(&error));
-                }
-            }
-        }
-        // A record that another replica led lives as long as an undelivered one: a safe error.
-        self.keep(hold.fence);
-        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     ops::words::StoreOp,
-    store::{Epoch, Fence, Reply, Resolution, Restored, RestoredState, Settled, StoreError},
+    store::{Epoch, Fence, Past, Recall, Reply, Restored, RestoredState, Settled, StoreError},
 };
 
 /// Between two looks at a store that is down: from the first pause to the longest, doubled each time.
@@ -36,6 +36,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 const PRUNE: Duration = Duration::from_secs(10);
 /// How often a store is looked at that nobody asks: an idle replica is to notice that it went away or has forgotten.
 const BEAT: Duration = Duration::from_secs(2);
+/// By how much the clocks of a replica and of the store may come apart in the time for which a store is not trusted.
+const PACE: Duration = Duration::from_secs(1);
 /// How many rounds are made for what has come while the round before was told.
 const ROUNDS_MAX: u32 = 8;
 
@@ -111,12 +113,14 @@ impl Home {
 impl Standby {
     /// Looks after the shared store for as long as it is polled.
     pub async fn tend(&self) {
-        loop {
-            match self.round().await {
-                Next::WorkOr(pause) => drop(timeout(pause, self.work.notified()).await),
-                Next::After(pause) => tokio::time::sleep(pause).await,
+        tokio::join!(self.tell_deliveries(), async {
+            loop {
+                match self.round().await {
+                    Next::WorkOr(pause) => drop(timeout(pause, self.work.notified()).await),
+                    Next::After(pause) => tokio::time::sleep(pause).await,
+                }
             }
-        }
+        });
     }
 
     /// One look, and what follows from it.
@@ -158,27 +162,44 @@ impl Standby {
 
     /// A look at a store that should be up. It counts like the call of a request.
     async fn beat(&self) -> Result<(), StoreError> {
-        let epoch = self.call(self.remote.epoch()).await?;
+        let recall = self.call(self.remote.epoch()).await?;
         self.home.asked.store(false, Relaxed);
-        if self.home.lock().epoch != Some(epoch) {
+        if self.home.lock().epoch != Some(recall.epoch) {
             self.forgot();
+        } else {
+            self.heed(recall);
         }
         Ok(())
     }
 
+    /// Who remembers another memory may have come by only after this replica began to trust this one.
+    fn heed(&self, recall: Recall) {
+        let length = recall.untrusted_for(self.terms.longest);
+        let is_told = match self.link.mode() {
+            Mode::Forgot { until } => after(Instant::now(), length) <= after(until, PACE),
+            Mode::Up | Mode::Down => length <= PACE,
+        };
+        if recall.past == Past::Forgotten && !is_told {
+            self.quarantine(length);
+        }
+    }
+
     /// Whether the store answers, and with which memory.
     async fn look(&self) -> Result<Memory, StoreError> {
-        let epoch = self.ask(StoreOp::Epoch, self.remote.epoch()).await?;
-        let known = self.home.lock().epoch.replace(epoch);
-        if known == Some(epoch) {
+        let recall = self.ask(StoreOp::Epoch, self.remote.epoch()).await?;
+        let known = self.home.lock().epoch.replace(recall.epoch);
+        let untrusted = recall.untrusted_for(self.terms.longest);
+        if known == Some(recall.epoch) {
+            self.heed(recall);
             return Ok(Memory::Same);
         }
-        self.remote.adopt_epoch(epoch);
-        if known.is_none() {
-            // The first one that is seen: there was nothing that it could have forgotten.
-            return Ok(Memory::Same);
+        self.remote.adopt_epoch(recall.epoch);
+        match known {
+            Some(_) => self.quarantine(self.terms.longest),
+            // The first one that is seen, and old enough that others would have said if they remembered another one.
+            None if untrusted.is_zero() => return Ok(Memory::Same),
+            None => self.quarantine(untrusted),
         }
-        self.quarantine();
         Ok(Memory::Another)
     }
 
@@ -186,18 +207,21 @@ impl Standby {
     pub(super) fn forgot(&self) {
         if !matches!(self.link.mode(), Mode::Forgot { .. }) {
             self.home.lock().epoch = Some(Epoch(u128::MAX));
-            self.quarantine();
+            self.quarantine(self.terms.longest);
         }
         self.work.notify_one();
     }
 
-    fn quarantine(&self) {
+    /// What the store does not know may well be running, for so long at most. It never ends sooner than was said before.
+    fn quarantine(&self, length: Duration) {
         let now = Instant::now();
-        // A time that no clock can reach is as good as now: the store is then taken as it is.
-        let until = now.checked_add(self.terms.longest).unwrap_or(now);
+        let until = after(now, length);
         let begins = self.link.with(|state| {
             let begins = !matches!(state.mode, Mode::Forgot { .. });
-            state.mode = Mode::Forgot { until };
+            state.mode = match state.mode {
+                Mode::Forgot { until: before } => Mode::Forgot { until: until.max(before) },
+                Mode::Up | Mode::Down => Mode::Forgot { until },
+            };
             for fence in self.local.fences() {
                 state.keep(fence, Known::Maybe);
             }
@@ -208,7 +232,7 @@ impl Standby {
         });
         self.home.left(now);
         if begins {
-            self.watch.changed(&Change::Forgot { treated_as_down: self.terms.longest });
+            self.watch.changed(&Change::Forgot { treated_as_down: length });
         }
     }
 
@@ -340,14 +364,9 @@ impl Standby {
             (Settled::InTime | Settled::Late, Over::Settled(ending)) => {
                 self.ask(StoreOp::Settle, self.remote.settle(&flight.hold, ending.clone())).await?;
             }
-            (Settled::InTime, Over::Abandoned) => {
+            // Nobody knows better than its owner that nothing was sent, in doubt or not.
+            (Settled::InTime | Settled::Late, Over::Abandoned) => {
                 self.ask(StoreOp::Abandon, self.remote.abandon(&flight.hold)).await?;
-            }
-            // Nobody knows better than its owner that nothing was sent.
-            (Settled::Late, Over::Abandoned) => {
-                if let Some(lane) = flight.hold.lanes.first() {
-                    self.ask(StoreOp::Resolve, self.remote.resolve(*lane, Resolution::Free)).await?;
-                }
             }
         }
         Ok(told)
@@ -371,6 +390,11 @@ impl Standby {
         }
         answered
     }
+}
+
+/// A time that no clock can reach is as good as now: the store is then taken as it is.
+pub(super) fn after(now: Instant, length: Duration) -> Instant {
+    now.checked_add(length).unwrap_or(now)
 }
 
 /// When the next look is due.

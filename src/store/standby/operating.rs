@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ops::words::StoreOp,
-    store::{Key, LaneView, Resolution, Resolved, Store as _, StoreError},
+    store::{KeptRun, Key, LaneView, Resolution, Resolved, Store as _, StoreError},
 };
 
 impl Standby {
@@ -62,6 +62,13 @@ impl Standby {
         }
         self.run_later(Errand::Forget(lane));
         Ok(here)
+    }
+
+    pub(super) async fn kept_by(&self, lane: Key) -> Result<Vec<KeptRun>, StoreError> {
+        match self.link.mode() {
+            Mode::Up => self.call(self.remote.kept(lane)).await,
+            Mode::Down | Mode::Forgot { .. } => self.local.kept(lane).await,
+        }
     }
 
     fn run_later(&self, errand: Errand) {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{
     gate::{Typed, order},
@@ -19,6 +20,7 @@ use super::{
     shop::{Shop, eventually, ok},
     wire::{Message, Wire},
 };
+use crate::world::redis::RedisServer;
 
 /// Breaks off the first request that it gets, and answers the others with their number.
 fn breaks_off_once() -> Shop {
@@ -98,10 +100,61 @@ fn in_doubt(typed: &Typed) -> Program {
     gate
 }
 
-#[test]
-fn an_order_in_doubt_is_shown_with_what_to_do_about_it() {
+/// The store that a scenario is played over.
+#[derive(Default)]
+struct Stand {
+    store: String,
+    _folder: Option<TempDir>,
+    _server: Option<RedisServer>,
+}
+
+impl Stand {
+    fn file() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = format!("kind = \"file\"\npath = \"{}\"", folder.path().join("store").display());
+        Self { store, _folder: Some(folder), _server: None }
+    }
+
+    fn redis() -> Self {
+        let server = RedisServer::start(&[]);
+        let store = format!("kind = \"redis\"\nurl = \"{}\"", server.url());
+        Self { store, _folder: None, _server: Some(server) }
+    }
+
+    fn before(&self, shop: &Shop) -> Typed {
+        Typed { store: self.store.clone(), ..Typed::before(shop) }
+    }
+}
+
+/// What an operator does is the same over all stores.
+macro_rules! over_all_stores {
+    ($($scenario:ident)*) => {
+        mod memory {
+            $(#[test] fn $scenario() { super::$scenario(&super::Stand::default()); })*
+        }
+        mod file {
+            $(#[test] fn $scenario() { super::$scenario(&super::Stand::file()); })*
+        }
+        mod redis {
+            $(#[test] fn $scenario() { super::$scenario(&super::Stand::redis()); })*
+        }
+    };
+}
+
+over_all_stores! {
+    an_order_in_doubt_is_shown_with_what_to_do_about_it
+    an_order_resolved_as_done_is_refused_and_never_sent_again
+    done_holds_against_another_body_where_a_record_of_the_order_would
+    after_free_the_next_duplicate_leads
+    a_flight_that_runs_is_shown_and_cannot_be_freed
+    a_kept_answer_is_shown_with_what_became_of_the_order
+    a_kept_answer_is_forgotten_on_demand
+    a_lane_of_the_log_is_a_name_too
+}
+
+fn an_order_in_doubt_is_shown_with_what_to_do_about_it(stand: &Stand) {
     let shop = breaks_off_once();
-    let gate = in_doubt(&Typed::before(&shop));
+    let gate = in_doubt(&stand.before(&shop));
     for words in [&[][..], &["WC-1001"]] {
         let said = orders(&gate, words);
         let row = said.out.lines().nth(1).unwrap_or_default();
@@ -118,13 +171,15 @@ fn an_order_in_doubt_is_shown_with_what_to_do_about_it() {
     );
     assert!(row["fence"].as_u64().is_some_and(|fence| fence > 0), "{row}");
     let nothing = orders(&gate, &["WC-9999"]);
-    assert_eq!((nothing.code, nothing.out.as_str()), (0, "nothing of that name is under way or in doubt\n"));
+    assert_eq!(
+        (nothing.code, nothing.out.as_str()),
+        (0, "nothing of that name is under way, in doubt or kept\n")
+    );
 }
 
-#[test]
-fn an_order_resolved_as_done_is_refused_and_never_sent_again() {
+fn an_order_resolved_as_done_is_refused_and_never_sent_again(stand: &Stand) {
     let shop = breaks_off_once();
-    let gate = in_doubt(&Typed { guard: "replay_for = \"2h\"".to_owned(), ..Typed::before(&shop) });
+    let gate = in_doubt(&Typed { guard: "replay_for = \"2h\"".to_owned(), ..stand.before(&shop) });
     assert_eq!(
         refusal(&gate.client().ask(order("WC-1001", "a teapot"))),
         (503, "outcome-unknown".to_owned())
@@ -145,25 +200,23 @@ fn an_order_resolved_as_done_is_refused_and_never_sent_again() {
     assert!(again.err.contains("nothing is in doubt there"), "{}", again.err);
 }
 
-#[test]
-fn after_free_the_next_duplicate_leads() {
+fn after_free_the_next_duplicate_leads(stand: &Stand) {
     let shop = breaks_off_once();
-    let gate = in_doubt(&Typed::before(&shop));
+    let gate = in_doubt(&stand.before(&shop));
     let said = orders(&gate, &["resolve", "WC-1001", "--as", "free", "--json"]).json();
     assert_eq!((&said["resolved"], &said["upstream"]), (&"free".into(), &"shop".into()));
     let next = gate.client().ask(order("WC-1001", "a teapot"));
     assert_eq!((verdict(&next), next.text()), ((200, Some("lead")), "2".to_owned()));
 }
 
-#[test]
-fn a_flight_that_runs_is_shown_and_cannot_be_freed() {
+fn a_flight_that_runs_is_shown_and_cannot_be_freed(stand: &Stand) {
     let door = Door::default();
     let shut = door.clone();
     let shop = Shop::answers(move |_| {
         shut.wait();
         ok("done")
     });
-    let gate = Program::start(&Typed::before(&shop));
+    let gate = Program::start(&stand.before(&shop));
     let mut leader = gate.client();
     leader.send(order("7%2B8", "a teapot"));
     shop.wait_for(1);
@@ -184,13 +237,12 @@ fn a_flight_that_runs_is_shown_and_cannot_be_freed() {
     door.open();
     assert_eq!(verdict(&leader.answer()), (200, Some("lead")));
     assert_eq!(verdict(&queued.answer()), (200, Some("lead")));
-    eventually("both are gone", || states().is_empty());
+    eventually("both are kept", || states() == ["kept", "kept"]);
 }
 
-#[test]
-fn a_kept_answer_is_forgotten_on_demand() {
+fn a_kept_answer_is_forgotten_on_demand(stand: &Stand) {
     let shop = Shop::counts();
-    let gate = Program::start(&Typed::before(&shop));
+    let gate = Program::start(&stand.before(&shop));
     let ask = || gate.client().ask(order("WC%201/2", "a teapot"));
     assert_eq!(verdict(&ask()), (200, Some("lead")));
     assert_eq!(verdict(&ask()), (200, Some("replay")));
@@ -201,6 +253,48 @@ fn a_kept_answer_is_forgotten_on_demand() {
     let other = orders(&gate, &["forget", "WC-2"]);
     assert_eq!(other.code, 1);
     assert!(other.err.contains("no answer is kept there"), "{}", other.err);
+}
+
+// Promise, section 5: after `done` a duplicate is refused as the record would have answered it. Where a record answers
+// every request of its order, so does the operator's word; elsewhere another body is another request.
+fn done_holds_against_another_body_where_a_record_of_the_order_would(stand: &Stand) {
+    for (scope, then) in [("order", (409, "resolved-done")), ("request", (200, ""))] {
+        let shop = breaks_off_once();
+        let stand = if scope == "order" { stand } else { &Stand::default() };
+        let guard = format!("replay_scope = \"{scope}\"");
+        let gate = in_doubt(&Typed { guard, ..stand.before(&shop) });
+        assert_eq!(orders(&gate, &["resolve", "WC-1001", "--as", "done"]).code, 0);
+        let other = gate.client().ask(order("WC-1001", "a teapot and a cup"));
+        match then {
+            (200, _) => assert_eq!(verdict(&other), (200, Some("lead"))),
+            (status, name) => assert_eq!(refusal(&other), (status, name.to_owned())),
+        }
+    }
+}
+
+fn a_kept_answer_is_shown_with_what_became_of_the_order(stand: &Stand) {
+    let shop = Shop::counts();
+    let gate = Program::start(&stand.before(&shop));
+    let ask = || gate.client().ask(order("WC-1001", "a teapot"));
+    assert_eq!(verdict(&ask()), (200, Some("lead")));
+    assert_eq!(verdict(&ask()), (200, Some("replay")));
+    let shown = || orders(&gate, &["WC-1001", "--json"]).json();
+    eventually("the store knows that a client has it", || shown()["orders"][0]["delivered"] == true);
+    let said = shown();
+    let row = &said["orders"][0];
+    assert_eq!((&row["state"], &row["status"]), (&"kept".into(), &200.into()), "{said}");
+    let day = 24 * 60 * 60 * 1000;
+    assert!(row["ends_in_ms"].as_u64().is_some_and(|ends| ends <= day && ends > day - 60_000), "{row}");
+    let came: Vec<&str> = said["history"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|one| one["came_to"].as_str())
+        .collect();
+    assert_eq!(came, ["replayed", "done"]);
+    let text = orders(&gate, &["WC-1001"]).out;
+    assert!(text.contains("answer 200 is kept") && text.contains("What became of"), "{text}");
+    assert!(orders(&gate, &["WC-9999"]).out.starts_with("nothing of that name"));
 }
 
 #[test]
@@ -237,10 +331,9 @@ fn line_of(path: &Path, text: &str) -> Value {
     found.expect("it was waited for")
 }
 
-#[test]
-fn a_lane_of_the_log_is_a_name_too() {
+fn a_lane_of_the_log_is_a_name_too(stand: &Stand) {
     let shop = breaks_off_once();
-    let gate = in_doubt(&Typed::before(&shop));
+    let gate = in_doubt(&stand.before(&shop));
     let json = orders(&gate, &["--json"]).json();
     let lane = json["orders"][0]["lanes"][0].as_str().expect("it has one");
     assert_eq!(lane.len(), "lane:".len() + 64);

@@ -14,8 +14,8 @@ use std::{
 use oncegate::{
     ops::words::StoreOp,
     store::{
-        Ask, Claimed, Ending, Epoch, Fence, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved,
-        Restored, Settled, Store, StoreError,
+        Ask, Claimed, Ending, Epoch, Fence, Hold, Key, LaneView, Past, Recall, Renewed, Reply, Resolution,
+        Resolved, Restored, Settled, Store, StoreError,
         memory::{Memory, MemoryLimits},
     },
 };
@@ -26,11 +26,16 @@ pub(crate) const LIMITS: MemoryLimits = MemoryLimits { records_bytes_max: 1 << 2
 /// What all replicas share. Ticks are made by whoever holds it.
 pub(crate) struct Remote {
     memory: Mutex<(Arc<Memory>, Epoch)>,
+    /// Since when it has this memory, and whether somebody remembers another one.
+    since: Mutex<(Option<Instant>, Past)>,
 }
 
 impl Remote {
     pub(crate) fn new() -> Arc<Self> {
-        let remote = Arc::new(Self { memory: Mutex::new((Arc::new(Memory::new(LIMITS)), Epoch(1))) });
+        let remote = Arc::new(Self {
+            memory: Mutex::new((Arc::new(Memory::new(LIMITS)), Epoch(1))),
+            since: Mutex::new((None, Past::Unknown)),
+        });
         let ticking = Arc::clone(&remote);
         drop(tokio::task::spawn_local(async move {
             loop {
@@ -46,6 +51,11 @@ impl Remote {
         Arc::clone(&self.memory.lock().expect("nobody panics with it").0)
     }
 
+    fn recall(&self) -> Recall {
+        let (since, past) = *self.since.lock().expect("nobody panics with it");
+        Recall { epoch: self.epoch(), age: since.map_or(Duration::MAX, |since| since.elapsed()), past }
+    }
+
     fn epoch(&self) -> Epoch {
         self.memory.lock().expect("nobody panics with it").1
     }
@@ -54,6 +64,7 @@ impl Remote {
     pub(crate) fn forgets(&self) {
         let mut memory = self.memory.lock().expect("nobody panics with it");
         *memory = (Arc::new(Memory::new(LIMITS)), Epoch(memory.1.0 + 1));
+        *self.since.lock().expect("nobody panics with it") = (Some(Instant::now()), Past::Unknown);
     }
 
     /// A failover to one that was told nothing yet, and bears the same mark.
@@ -191,8 +202,8 @@ impl Store for Wire {
         Reply::later(self.pass(StoreOp::Abandon, Trust::Epoch, |memory| at_once(memory.abandon(hold))))
     }
 
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        Reply::later(self.pass(StoreOp::Delivered, Trust::Epoch, |memory| at_once(memory.delivered(hold))))
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
+        Reply::later(self.pass(StoreOp::Delivered, Trust::Epoch, |memory| at_once(memory.delivered(fences))))
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {
@@ -227,8 +238,14 @@ impl Store for Wire {
         Reply::later(self.pass(StoreOp::Restore, Trust::Any, |memory| at_once(memory.restore(restored))))
     }
 
-    fn epoch(&self) -> Reply<'_, Epoch> {
-        Reply::later(self.pass(StoreOp::Epoch, Trust::Any, |_| Ok(self.remote.epoch())))
+    fn epoch(&self) -> Reply<'_, Recall> {
+        Reply::later(self.pass(StoreOp::Epoch, Trust::Any, |_| {
+            let adopted = *self.adopted.lock().expect("nobody panics with it");
+            if adopted != Epoch::default() && adopted != self.remote.epoch() {
+                self.remote.since.lock().expect("nobody panics with it").1 = Past::Forgotten;
+            }
+            Ok(self.remote.recall())
+        }))
     }
 
     fn adopt_epoch(&self, epoch: Epoch) {

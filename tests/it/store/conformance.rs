@@ -71,7 +71,7 @@ macro_rules! conforms {
                 a_doubt_ends_with_its_hold
                 where_the_rule_says_retry_the_next_one_leads
                 an_abandoned_claim_is_free_at_once
-                a_doubt_cannot_be_abandoned
+                a_doubt_is_freed_by_its_owner_who_knows_that_nothing_was_sent
                 a_signal_follows_only_a_run_that_began_after_it
             ],
             answers: [

@@ -143,7 +143,7 @@ async fn doubts_lives_generations_and_scopes_go_on_where_they_were() {
         let seen = lead(store, &ask(2, "b", "order b")).await;
         let record = record(seen.fence, "1001");
         settle(store, &seen, Ending::Done { record, unseen: LONG, seen: SHORT }).await;
-        store.delivered(&seen).await.expect("the store is up");
+        store.delivered(&[seen.fence]).await.expect("the store is up");
         let of_scope = lead(store, &scoped(3, "token 1")).await;
         settle(store, &of_scope, done(&of_scope, "1001")).await;
         let of_session = lead(store, &bought(4)).await;
@@ -205,6 +205,31 @@ async fn the_file_does_not_grow_with_the_orders_that_have_been() {
     }
     assert!(store.stats().record_bytes <= 2 << 20);
     assert!(longest < 16 << 20, "{longest} bytes for 2 MiB");
+}
+
+/// The shop is never idle, and what was once there is not paid for with disk for ever.
+#[tokio::test]
+async fn what_is_empty_is_given_back_while_requests_come_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = MemoryLimits { records_bytes_max: 128 << 20, states_max: 1000 };
+    let store = File::open(folder.path(), limits, [7; 32]).expect("a store").store;
+    let body = Bytes::from(vec![b'x'; 2 << 20]);
+    for owner in 0..40_u128 {
+        let name = format!("order {owner}");
+        let hold = lead(&*store, &ask(owner, &name, "lane")).await;
+        let whole = Record { body: Kept::Whole(body.clone()), ..(*record(hold.fence, "")).clone() };
+        let ending = Ending::Done { record: Arc::new(whole), unseen: LONG, seen: LONG };
+        settle(&*store, &hold, ending).await;
+    }
+    assert!(length(folder.path()) > 80 << 20);
+    assert_eq!(store.forget(key("lane")).await, Ok(40));
+    for owner in 100..120_u128 {
+        let name = format!("order {owner}");
+        let hold = lead(&*store, &ask(owner, &name, &name)).await;
+        settle(&*store, &hold, done(&hold, "paid")).await;
+    }
+    assert!(length(folder.path()) <= 65 << 20, "{}", length(folder.path()));
+    replay(&*store, &ask(999, "order 110", "order 110")).await;
 }
 
 #[tokio::test]

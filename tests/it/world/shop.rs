@@ -145,6 +145,8 @@ struct Inner {
     /// When the script is at its end.
     then: Does,
     refusals: Cell<usize>,
+    /// How long each of the next connections takes to be made.
+    waits: RefCell<VecDeque<Duration>>,
     attempts: Cell<usize>,
     /// A connection that idled longer is closed under the next request.
     idle_max: Option<Duration>,
@@ -198,6 +200,13 @@ impl Shop {
         shop
     }
 
+    /// The first connection takes this long to be made.
+    pub(crate) fn connects_after(wait: Duration, reply: Reply) -> Self {
+        let shop = Self::answers(reply);
+        shop.0.waits.borrow_mut().push_back(wait);
+        shop
+    }
+
     pub(crate) fn answers_large(bytes: usize) -> Self {
         Self::answers(Reply { body: Self::large(bytes), ..created("") })
     }
@@ -219,6 +228,7 @@ impl Shop {
             script: RefCell::default(),
             then,
             refusals: Cell::new(0),
+            waits: RefCell::default(),
             attempts: Cell::new(0),
             idle_max: None,
             visits: RefCell::default(),
@@ -271,6 +281,8 @@ impl Shop {
             self.0.refusals.set(refusals - 1);
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
+        let wait = self.0.waits.borrow_mut().pop_front().unwrap_or_default();
+        tokio::time::sleep(wait).await;
         let (gate, shop) = tokio::io::duplex(super::PIPE_BYTES);
         let (this, server) = (self.clone(), server.to_owned());
         let idle_since = Rc::new(Cell::new(Instant::now()));

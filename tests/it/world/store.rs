@@ -11,8 +11,8 @@ use oncegate::{
     ops::words::StoreOp,
     server,
     store::{
-        Ask, Claimed, Ending, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Restored, Settled,
-        Store, StoreError, memory::Memory,
+        Ask, Claimed, Ending, Fence, Hold, Key, LaneView, Renewed, Reply, Resolution, Resolved, Restored,
+        Settled, Store, StoreError, memory::Memory,
     },
 };
 
@@ -87,8 +87,8 @@ impl Store for Flaky {
         self.unless_failing(StoreOp::Abandon, || self.memory.abandon(hold))
     }
 
-    fn delivered<'a>(&'a self, hold: &'a Hold) -> Reply<'a, ()> {
-        self.unless_failing(StoreOp::Delivered, || self.memory.delivered(hold))
+    fn delivered<'a>(&'a self, fences: &'a [Fence]) -> Reply<'a, ()> {
+        self.unless_failing(StoreOp::Delivered, || self.memory.delivered(fences))
     }
 
     fn begin_generation(&self, identity: Key) -> Reply<'_, ()> {

@@ -13,7 +13,7 @@ use crate::store::{
 /// Which cells a step has written, for a store that is written down; what they hold now says the table. A cell may be
 /// named twice. A lease that was prolonged is no change: a flight that is found again has lost its leader. Places of
 /// fingerprints and lanes are not named: they follow from the runs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Changes {
     pub(crate) runs: SmallVec<[Fence; 2]>,
     pub(crate) scopes: SmallVec<[Key; 2]>,

@@ -1,6 +1,6 @@
 //! Random steps, carried out on a table and on a Redis.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION};
@@ -16,8 +16,8 @@ use super::{
     server::RedisServer,
 };
 use crate::store::{
-    Ask, Delivery, Ending, Fence, Hold, InDoubtPolicy, Kept, Key, LaneView, May, Millis, Owner, Record,
-    Renewed, Resolution, Resolved, Restored, RestoredState, Settled,
+    Ask, Delivery, Ending, Fence, Hold, InDoubtPolicy, Kept, KeptAs, KeptRun, Key, LaneView, May, Millis,
+    Owner, Reached, Record, Renewed, Resolution, Resolved, Restored, RestoredState, Settled,
     machine::{
         self, Decision, Effects, Nudge, Step,
         cells::{Cells as _, Place},
@@ -50,6 +50,7 @@ enum Op {
     Inspect(u8),
     Resolve(u8, bool),
     Forget(u8),
+    Kept(u8),
     Expire(u8),
     Restore(u8, Again),
     RestoreNew(Wish, Again, i8),
@@ -139,6 +140,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..3_u8).prop_map(Op::Inspect),
         2 => (0..3_u8, any::<bool>()).prop_map(|(lane, done)| Op::Resolve(lane, done)),
         1 => (0..3_u8).prop_map(Op::Forget),
+        1 => (0..3_u8).prop_map(Op::Kept),
         1 => any::<u8>().prop_map(Op::Expire),
         2 => (any::<u8>(), again()).prop_map(|(which, again)| Op::Restore(which, again)),
         2 => (wish(), again(), any::<i8>()).prop_map(|(wish, again, fence)| Op::RestoreNew(wish, again, fence)),
@@ -275,6 +277,12 @@ impl World {
                     |dropped| format!("dropped {dropped}"),
                 );
             }
+            Op::Kept(lane) => {
+                let lane = key("lane", lane);
+                let call = self.call(Script::Kept).key(Some(lane));
+                let digest = self.digest(Script::Kept);
+                self.step(&call, &digest, words, |table, now| machine::kept(table, now, lane), shown_kept);
+            }
             Op::Wait(millis) => self.now.0 += u64::from(millis),
             Op::ForeignPlace(kind, number) => self.make_place_foreign(kind, number),
             Op::Renew(..) | Op::Settle(..) | Op::Abandon(..) | Op::Delivered(_) | Op::Expire(_) => {
@@ -330,7 +338,13 @@ impl World {
                 let Some(hold) = self.pick(which, Who::Owner) else { return };
                 let call = self.call(Script::Delivered).number(hold.fence.0);
                 let digest = self.digest(Script::Delivered);
-                self.step(&call, &digest, word, |table, now| machine::delivered(table, now, &hold), made);
+                self.step(
+                    &call,
+                    &digest,
+                    word,
+                    |table, now| machine::delivered(table, now, hold.fence),
+                    made,
+                );
             }
             Op::Expire(which) => {
                 let Some(Hold { fence, .. }) = self.pick(which, Who::Owner) else { return };
@@ -551,6 +565,13 @@ fn words(told: &mut Told) -> String {
             let running = told.fence().expect("a fence");
             format!("queue {} {} {}", String::from_utf8_lossy(&at), hex(&key.0), running.0)
         }
+        "kept" => {
+            let mut text = word;
+            while let Ok(field) = told.bytes() {
+                let _ = write!(text, " {}", String::from_utf8_lossy(&field));
+            }
+            text
+        }
         "replay" => {
             let remaining = told.number().expect("a length");
             let record = codec::decode(told.bytes().expect("a record"), Duration::ZERO);
@@ -670,4 +691,18 @@ fn compare(cases: u32, op: impl Strategy<Value = Op>) {
             Ok(())
         })
         .unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+fn shown_kept(runs: &Vec<KeptRun>) -> String {
+    let mut text = format!("kept {}", runs.len());
+    for KeptRun { fence, what, age, remaining } in runs {
+        let what = match what {
+            KeptAs::Answer { status, reached } => {
+                format!("answer {} {}", status.as_u16(), u8::from(*reached == Reached::Client))
+            }
+            KeptAs::Resolved => "resolved".to_owned(),
+        };
+        let _ = write!(text, " {} {what} {} {}", fence.0, age.as_millis(), remaining.as_millis());
+    }
+    text
 }

@@ -125,12 +125,12 @@ pub(crate) async fn the_first_delivery_shortens_a_record_s_life_and_later_ones_c
     let hold = lead(stand.store(), &ask(1, "a", "order")).await;
     let ending = Ending::Done { record: record(hold.fence, "1001"), unseen: LONG, seen };
     settle(stand.store(), &hold, ending).await;
-    stand.store().delivered(&hold).await.expect("the store is up");
+    stand.store().delivered(&[hold.fence]).await.expect("the store is up");
     if let Claimed::Replay(kept) = claim(stand.other(), &ask(2, "a", "order")).await {
         assert!(kept.remaining <= seen, "{:?}", kept.remaining);
     }
     stand.pass(seen / 2).await;
-    stand.other().delivered(&hold).await.expect("the store is up");
+    stand.other().delivered(&[hold.fence]).await.expect("the store is up");
     stand.pass(seen * 3 / 4).await;
     lead(stand.other(), &ask(2, "a", "order")).await;
 }
@@ -141,7 +141,7 @@ pub(crate) async fn a_delivery_can_lengthen_what_is_left_of_a_life(stand: &impl 
     let ending = Ending::Done { record: record(hold.fence, "1001"), unseen, seen: LONG };
     settle(stand.store(), &hold, ending).await;
     // A retry that gets the answer late may be followed by a double click of its own.
-    stand.other().delivered(&hold).await.expect("the store is up");
+    stand.other().delivered(&[hold.fence]).await.expect("the store is up");
     stand.pass(unseen + SHORT).await;
     replay(stand.other(), &ask(2, "a", "order")).await;
 }

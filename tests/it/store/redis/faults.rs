@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::store::conformance::{ask, done, key, lead, record, replay, settle};
-use oncegate::store::{Fence, Kept, LaneView, Renewed, Restored, RestoredState};
+use oncegate::store::{Fence, Kept, LaneView, Past, Renewed, Restored, RestoredState};
 
 fn is_down<T>(answer: &Result<T, StoreError>) -> bool {
     matches!(answer, Err(StoreError::Down(_)))
@@ -36,7 +36,7 @@ async fn what_was_claimed_before_a_restart_that_keeps_everything_is_held_after_i
 async fn a_server_that_was_restarted_empty_has_forgotten_until_its_new_memory_is_adopted() {
     let mut server = RedisServer::start(&[]);
     let store = connected(&server.url()).await;
-    let before = store.epoch().await.expect("it is there");
+    let before = store.epoch().await.expect("it is there").epoch;
     let request = ask(1, "a", "order");
     let hold = lead(&*store, &request).await;
     server.kill();
@@ -51,7 +51,7 @@ async fn a_server_that_was_restarted_empty_has_forgotten_until_its_new_memory_is
     assert!(matches!(store.settle(&hold, done(&hold, "paid")).await, Err(StoreError::Forgot)));
     assert_eq!(store.inspect(key("order")).await, Err(StoreError::Forgot));
     assert_eq!(store.restore(&restored(&request, &hold)).await, Ok(Settled::InTime));
-    let now = store.epoch().await.expect("it is there");
+    let now = store.epoch().await.expect("it is there").epoch;
     assert_ne!(before, now);
     store.adopt_epoch(now);
     let claimed = claim(&*store, &ask(2, "a", "order")).await;
@@ -70,15 +70,33 @@ async fn a_flushed_server_has_forgotten_for_every_replica() {
         let answer = store.claim(&ask(2, "b", "order")).await;
         assert!(matches!(answer, Err(StoreError::Forgot)), "{answer:?}");
     }
-    let epoch = one.epoch().await.expect("it is there");
-    assert_eq!(two.epoch().await, Ok(epoch), "all replicas see one memory");
+    let epoch = one.epoch().await.expect("it is there").epoch;
+    assert_eq!(two.epoch().await.expect("it is there").epoch, epoch, "all replicas see one memory");
+}
+
+#[tokio::test]
+async fn whoever_remembers_another_memory_says_so_to_those_who_come_new() {
+    let server = RedisServer::start(&[]);
+    let one = connected(&server.url()).await;
+    let before = one.epoch().await.expect("it is there");
+    assert_eq!(before.past, Past::Unknown);
+    server.command("FLUSHALL");
+    let new = connected(&server.url()).await;
+    let found = new.epoch().await.expect("it is there");
+    assert_eq!((found.past, found.epoch == before.epoch), (Past::Unknown, false));
+    assert_eq!(one.epoch().await.expect("it is there").past, Past::Forgotten);
+    let told = new.epoch().await.expect("it is there");
+    assert_eq!((told.past, told.epoch), (Past::Forgotten, found.epoch));
+    assert!(told.age < Duration::from_secs(60), "{:?}", told.age);
+    let left = told.untrusted_for(Duration::from_secs(600));
+    assert!(left > Duration::from_secs(500) && left <= Duration::from_secs(600), "{left:?}");
 }
 
 #[tokio::test]
 async fn an_old_copy_is_known_by_its_fences() {
     let server = RedisServer::start(&[]);
     let (one, two) = (connected(&server.url()).await, connected(&server.url()).await);
-    let before = one.epoch().await.expect("it is there");
+    let before = one.epoch().await.expect("it is there").epoch;
     let hold = lead(&*one, &ask(1, "a", "order")).await;
     // As a copy from two minutes ago would have it.
     server.command(&format!("HSET {{shop}}:meta l {}", hold.fence.0 - 120_000_000));
@@ -86,7 +104,7 @@ async fn an_old_copy_is_known_by_its_fences() {
     assert!(matches!(answer, Err(StoreError::Forgot)), "{answer:?}");
     let answer = two.claim(&ask(2, "b", "order")).await;
     assert!(matches!(answer, Err(StoreError::Forgot)), "who has claimed nothing learns it too: {answer:?}");
-    let now = one.epoch().await.expect("it is there");
+    let now = one.epoch().await.expect("it is there").epoch;
     assert_ne!(before, now);
     one.adopt_epoch(now);
     lead(&*one, &ask(3, "c", "another order")).await;
@@ -210,7 +228,7 @@ async fn every_key_ends_but_what_the_namespace_is() {
     lead(&*store, &scoped(2, "b")).await;
     let waiting = claim(&*store, &scoped(3, "b")).await;
     settle(&*store, &answered, done(&answered, "paid")).await;
-    store.delivered(&answered).await.expect("it is there");
+    store.delivered(&[answered.fence]).await.expect("it is there");
     store.begin_generation(key("session")).await.expect("it is there");
     let endless = "EVAL \"local k = {} for _, key in ipairs(redis.call('KEYS', '*')) do \
                    if redis.call('PTTL', key) < 0 then k[#k + 1] = key end end \
