@@ -41,16 +41,18 @@ pub(super) struct Replicas {
 
 /// One that runs.
 struct Place {
-    child: Child,
+    process: Process,
     address: SocketAddr,
     admin: SocketAddr,
 }
 
-impl Drop for Place {
+struct Process(Child);
+
+impl Drop for Process {
     fn drop(&mut self) {
         // It may be gone already, and a stopped one is killed just so.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -89,7 +91,7 @@ impl Replicas {
     pub(super) fn signal(&self, replica: usize, signal: &str) {
         let place = self.place(replica);
         let Some(place) = place.as_ref() else { return };
-        let status = Command::new("kill").args([signal, &place.child.id().to_string()]).status();
+        let status = Command::new("kill").args([signal, &place.process.0.id().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill {signal}");
     }
 
@@ -121,10 +123,11 @@ impl Replicas {
     fn run(&self, replica: usize, file: &PathBuf) -> Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oncegate"));
         command.arg("run").arg("--config").arg(file).stdin(Stdio::null());
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
-        self.net.enlist(child.id(), Party::Replica(replica));
-        let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut process = Process(child.expect("the program starts"));
+        self.net.enlist(process.0.id(), Party::Replica(replica));
+        let (stdout, stderr) = (process.0.stdout.take(), process.0.stderr.take());
+        let (stdout, stderr) = (stdout.expect("piped"), stderr.expect("piped"));
         let turns = Arc::clone(&self.turns);
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -150,7 +153,7 @@ impl Replicas {
         });
         let address = said(&lines, "oncegate: listening on ");
         let admin = said(&lines, "oncegate: operators: http://");
-        Place { child, address, admin }
+        Place { process, address, admin }
     }
 }
 

@@ -22,7 +22,7 @@ const META: &str = "{oncegate}:meta";
 /// A server that answers at all answers within this.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 /// Whatever was broken is whole again within this.
-const HEAL_MAX: Duration = Duration::from_secs(120);
+const HEAL_MAX: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,9 +106,10 @@ impl Servers {
         for relay in relays {
             let sentinel = RedisServer::start_with(|folder, port, _| sentinel(folder, port, primary));
             // It looks and tells others of itself every 10 and 2 seconds, and believes a primary that came back for 8.
-            // After two seconds in which it was not run it would do nothing for thirty.
+            // Five pings long a replica that says nothing may still become the primary, and it is asked once a second. After
+            // two seconds in which it was not run it would do nothing for thirty.
             sentinel.command(
-                "SENTINEL DEBUG INFO-PERIOD 200 PUBLISH-PERIOD 250 ASK-PERIOD 100 PING-PERIOD 100 \
+                "SENTINEL DEBUG INFO-PERIOD 500 PUBLISH-PERIOD 250 ASK-PERIOD 200 PING-PERIOD 500 \
                  TILT-TRIGGER 30000 TILT-PERIOD 1000",
             );
             self.net.enlist(sentinel.process(), Party::Sentinel);

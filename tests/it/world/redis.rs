@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 
 /// How long a server may take to begin, or to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct RedisServer {
     child: Child,
