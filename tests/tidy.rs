@@ -20,11 +20,12 @@ const ORDER: [&str; 13] = [
 ];
 
 /// A crate, and the only places that may name it: exchanging it, or auditing its use, is then work in one place.
-const OWNERS: [(&str, &[&str]); 10] = [
+const OWNERS: [(&str, &[&str]); 11] = [
     ("clap", &["cli"]),
     ("toml", &["config"]),
     ("annotate_snippets", &["config"]),
     ("dashmap", &["claim"]),
+    ("quick_xml", &["request/xml"]),
     ("redb", &["store/file"]),
     ("redis", &["store/redis"]),
     ("rustls", &["edge/tls", "upstream"]),

@@ -16,7 +16,7 @@ use crate::{
         find, forward, lead, renew,
         search::{self, Passed, Search, Step},
     },
-    request::{self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View},
+    request::{self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View, body::BodyAs},
     route::{
         matcher::Hit,
         path::{self, Readings},
@@ -170,18 +170,18 @@ impl Asked<'_> {
                     {
                         search.pass_over();
                     }
-                    Some(bounds) => content = Some(self.content(&bounds)?),
+                    Some(bounds) => content = Some(self.content(BodyAs::Declared, &bounds)?),
                 },
             }
         }
     }
 
     /// The body as a guard reads it.
-    fn content(&self, bounds: &search::Bounds) -> Result<Content, Refusal> {
+    fn content(&self, body_as: BodyAs, bounds: &search::Bounds) -> Result<Content, Refusal> {
         if self.body.len() > bounds.body_bytes_max {
             return Err(Refusal::BodyTooLarge { body_bytes_max: bounds.body_bytes_max as u64 });
         }
-        Ok(request::body::read(&self.parts.headers, self.body, bounds.decoded_bytes_max))
+        Ok(request::body::read_as(body_as, &self.parts.headers, self.body, bounds.decoded_bytes_max))
     }
 
     fn because(&self, route: &Route, why: Passed, content: Option<&Content>) -> String {
@@ -224,7 +224,7 @@ impl Asked<'_> {
             enforce: guard.is_some_and(|guard| guard.enforce == Enforce::Yes),
             captured: hit.params.clone(),
         });
-        let content = guard.map(|guard| self.content(&search::Bounds::of(guard)));
+        let content = guard.map(|guard| self.content(guard.body_as, &search::Bounds::of(guard)));
         let view = self.view(&hit.params);
         let readable = content.as_ref().and_then(|content| content.as_ref().ok());
         let renewing = self.renewing(route, &view, readable.unwrap_or(&Content::Empty));
