@@ -14,7 +14,8 @@ use oncegate::{
     request::{self, Reading, Secret, View},
     route::{matcher::Head, path},
     store::{
-        Ask, Claimed, Ending, Fence, Hold, InDoubtPolicy, Kept, Key, May, Owner, Record, Settled, Store,
+        Ask, Claimed, Ending, Fence, Headers, Hold, InDoubtPolicy, Kept, Key, May, Owner, Record, Settled,
+        Store,
         memory::{Memory, MemoryLimits},
     },
 };
@@ -204,7 +205,7 @@ fn ask(number: u64) -> Ask {
 fn done(fence: Fence) -> Ending {
     let record = Record {
         status: StatusCode::OK,
-        headers: HeaderMap::new(),
+        headers: Headers::default(),
         body: Kept::Whole(Bytes::from_static(b"{\"result\":\"success\"}")),
         fence,
         answered_at: 1_763_683_200,

@@ -1,9 +1,11 @@
-//! The operator's listener: `/live`, `/ready`, `/metrics`, and `/orders` for what is under way or in doubt.
+//! The operator's listener: `/live`, `/ready`, `/metrics`, `/orders` for what is under way or in doubt, and `/upstreams`
+//! for the shop's servers.
 //!
 //! It stands outside of the way of a request and never touches one. What it says of an order is what the log shows of
 //! it; a path or a cookie it never answers, and it takes no body.
 
 mod orders;
+mod servers;
 
 use std::{
     convert::Infallible,
@@ -225,7 +227,8 @@ async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + 'static, hosts: Ho
 /// What takes time to answer, and what does not.
 async fn respond<B>(request: &Request<B>, hosts: Hosts, state: &AdminState) -> Response<Bytes> {
     let path = request.uri().path();
-    let Some(orders) = state.orders.as_ref().filter(|_| orders::are_asked_for(path)) else {
+    let is_asked_for = orders::are_asked_for(path) || servers::are_asked_for(path);
+    let Some(orders) = state.orders.as_ref().filter(|_| is_asked_for) else {
         return answer(request, hosts, state);
     };
     if hosts == Hosts::OurOwn && !is_our_own(request, state.name.as_deref()) {
@@ -233,6 +236,7 @@ async fn respond<B>(request: &Request<B>, hosts: Hosts, state: &AdminState) -> R
     }
     match may_look(request.headers(), state) {
         May::NotLook => unauthorized(),
+        May::Look if servers::are_asked_for(path) => servers::answer(orders.gate(), request),
         May::Look => orders.answer(request).await,
     }
 }
@@ -257,7 +261,7 @@ fn answer<B>(request: &Request<B>, hosts: Hosts, state: &AdminState) -> Response
             response
         }
         "/metrics" => unauthorized(),
-        _ => plain(StatusCode::NOT_FOUND, "there are /live, /ready, /metrics and /orders\n"),
+        _ => plain(StatusCode::NOT_FOUND, "there are /live, /ready, /metrics, /orders and /upstreams\n"),
     }
 }
 

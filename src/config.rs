@@ -9,9 +9,10 @@ use ipnet::IpNet;
 
 use crate::{
     answer::{judge::DoneWhen, refusal::Busy},
-    request::{Rules, Secret, body::BodyAs, source::Source},
+    request::{Rules, Secret, body::BodyAs, source::Source, verify::Verify},
     route::matcher::Matcher,
     store::{InDoubtPolicy, OnStoreDown},
+    upstream::fleet::{FleetSettings, ServerSettings},
 };
 
 mod check;
@@ -107,8 +108,13 @@ pub struct Store {
 #[derive(Clone, Debug)]
 pub struct Upstream {
     pub name: String,
-    /// At least one; used in turn.
-    pub servers: Vec<Server>,
+    /// At least one.
+    pub servers: Vec<ServerSettings>,
+    /// Which of them is next, and who waits for how long.
+    pub fleet: FleetSettings,
+    pub health: Option<Health>,
+    /// How often the names of servers are looked up again.
+    pub resolve_every: Duration,
     pub connect_timeout: Duration,
     /// How long the shop is listened to, from the last byte of the request to the first of the answer.
     pub answer_timeout: Duration,
@@ -117,11 +123,29 @@ pub struct Upstream {
     pub idle_per_core_max: usize,
 }
 
-/// One server, spoken to in plain HTTP/1.1.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Server {
-    /// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets.
-    pub address: String,
+/// How it is found out whether a server is up, without a shopper's request.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// What is asked for, by GET.
+    pub path: String,
+    /// The `Host` that is named; `None`: the server's own address.
+    pub host: Option<String>,
+    pub expect: Expect,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// So many checks in a row that fail take a server out.
+    pub fall: u32,
+    /// And so many that do not bring it back.
+    pub rise: u32,
+}
+
+/// What a healthy server answers.
+#[derive(Clone, Debug)]
+pub struct Expect {
+    /// Empty: any 2xx or 3xx.
+    pub statuses: Vec<u16>,
+    /// What the body has to hold.
+    pub body: Option<regex::bytes::Regex>,
 }
 
 pub struct Route {
@@ -170,6 +194,8 @@ pub enum OnNoKey {
 pub struct Guard {
     pub mode: Mode,
     pub enforce: Enforce,
+    /// The sender's signature, where the route says that there is one (`[route.verify]`).
+    pub verify: Option<Verify>,
     pub rules: Rules,
     /// With the route's `pending_when`.
     pub done_when: DoneWhen,

@@ -18,6 +18,7 @@ pub mod pass;
 pub mod renew;
 pub mod report;
 pub mod search;
+mod verify;
 
 use std::{
     future::poll_fn,
@@ -42,7 +43,7 @@ use crate::{
     ops::words::{Phase, Reason},
     request::{self, IdentityRead, Reading, Unread},
     store::{Judged, Standing},
-    upstream::ToShop,
+    upstream::{Affinity, ToShop},
 };
 use alarm::Nap;
 use body::{Collected, Reply};
@@ -54,6 +55,7 @@ use given::{delivered, give, hold_of, leaders_answer, streamed};
 use lead::{Lead, Ready};
 use renew::Renewing;
 use report::Report;
+use verify::Signed;
 
 /// How soon a client may try again that was refused for a bound or waited in vain; the flight goes on meanwhile.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -148,13 +150,23 @@ fn guarded<'a>(
         if let Some(doubt) = matched.doubt.take() {
             return report.refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, Phase::Read);
         }
+        let signed = verify::check(core, id.to_str().unwrap_or(""), guard, &matched, &read);
+        if signed == Signed::Refused {
+            return report.refuse(&Refusal::BadSignature, Phase::Read);
+        }
         let upstream = core.gate.config.routes[matched.route].upstream;
         let renewing = renew::of_request(core, upstream, &matched, Some(&read)).await;
+        if signed == Signed::PassedOn {
+            let why = Reason::BadSignature;
+            return Box::pin(bypass(core, client, id, matched, (read, &renewing), (report, why))).await;
+        }
         let mut reading = match extract(core, guard, &matched, &read) {
             Ok(reading) => reading,
             Err(Unread::NoKey { looked }) => match guard.on_no_key {
                 OnNoKey::Bypass => {
-                    return Box::pin(bypass(core, client, id, matched, (read, &renewing), report)).await;
+                    let why = Reason::NoOrderKey;
+                    return Box::pin(bypass(core, client, id, matched, (read, &renewing), (report, why)))
+                        .await;
                 }
                 OnNoKey::Refuse => {
                     return report.refuse(&Refusal::NoKey { detail: looked.into() }, Phase::Read);
@@ -283,6 +295,7 @@ fn ready(
         lent: read.lent,
         shares: reading.fingerprint.is_some(),
         idempotency_key: idempotency_key(guard, reading),
+        affinity: reading.lanes.first().map(|lane| Affinity::of(&lane.0[..8])),
         renewing,
         desk,
     }
@@ -427,22 +440,22 @@ fn stored(guard: &Guard, judged: Judged, reading: &Reading) -> Storing {
     }
 }
 
-/// The guard stands aside: the request has no order key and the route says `on_no_key = "bypass"`.
+/// The guard stands aside: the request has no order key, or no good signature, and the route says to pass it on.
 async fn bypass(
     core: &Rc<Core>,
     client: &Rc<Client>,
     id: &HeaderValue,
     matched: Matched,
     (read, renewing): (Collected, &Renewing),
-    mut report: Report,
+    (mut report, why): (Report, Reason),
 ) -> Response<Reply> {
     report.passing();
     let upstream = core.gate.config.routes[matched.route].upstream;
     match pass::pass(core, client, upstream, id, matched.parts, read.into_body(), renewing, None).await {
         Ok(mut passed) => {
-            let how = How::Bypass(Reason::NoOrderKey);
+            let how = How::Bypass(why);
             replay::decorate(passed.response.headers_mut(), how, 0);
-            report.bypass(passed, Reason::NoOrderKey)
+            report.bypass(passed, why)
         }
         Err(refusal) => report.refuse(&refusal, Phase::Send),
     }

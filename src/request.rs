@@ -25,6 +25,7 @@ mod sample;
 mod shown;
 pub mod source;
 mod step;
+pub mod verify;
 pub mod xml;
 
 pub use self::{

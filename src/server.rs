@@ -4,6 +4,7 @@
 //! acceptor and the drain run on it. No request does.
 
 mod counting;
+mod fleets;
 mod local;
 mod shared;
 mod stores;
@@ -50,6 +51,7 @@ use crate::{
     request::Secret,
     store::redis::Finding,
     store::{Store, StoreError, file::OpenError, memory::Stats},
+    upstream::Fleet,
 };
 
 /// How long the log may take to write its last lines.
@@ -232,7 +234,9 @@ pub fn assemble(
     let log = Arc::new(open_log(&config, log_to, metrics.log_lines_dropped.clone())?);
     let observer = Arc::new(Counting { metrics: Arc::clone(&metrics), log: Arc::clone(&log) });
     let claims = Claims::new(store, config.store.lease, patience(&config), rand::random(), observer);
+    let fleets = config.upstreams.iter().map(|one| Fleet::new(one.servers.clone(), one.fleet)).collect();
     Ok(Arc::new(Gate {
+        fleets,
         secret: config.store.secret.clone().unwrap_or_else(Secret::random),
         claims,
         observation: crate::gate::observe::Observation::default(),
@@ -390,11 +394,16 @@ impl Control {
             return;
         }
         self.store.begin(&self.gate, &self.admin);
+        fleets::begin(&self.gate);
         let mut interval = tokio::time::interval(TICK);
         let mut before = (Stats::default(), Seen::default());
+        let mut servers = fleets::Seen::default();
         loop {
             tokio::select! {
-                _ = interval.tick() => self.tick(&mut before),
+                _ = interval.tick() => {
+                    self.tick(&mut before);
+                    servers.look(&self.gate);
+                }
                 () = self.admin_stop.cancelled() => return,
             }
         }

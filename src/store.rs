@@ -8,6 +8,7 @@
 
 pub mod file;
 pub mod hash;
+mod headers;
 pub mod machine;
 pub mod memory;
 pub mod redis;
@@ -24,11 +25,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-pub use self::machine::cells::Delivery;
+pub use self::{headers::Headers, machine::cells::Delivery};
 
 /// A keyed digest that names a lane, a fingerprint, a scope or an identity. It cannot be guessed back to a person.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -270,11 +271,11 @@ pub enum LaneView {
     Unreadable,
 }
 
-/// A kept answer: end-to-end headers only, lines of equal name apart and in order.
+/// A kept answer: end-to-end headers only.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
     pub status: StatusCode,
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub body: Kept,
     pub fence: Fence,
     /// Unix seconds at which the shop answered, for `Age`.
@@ -294,13 +295,11 @@ impl Record {
     /// What it counts for in the store's byte budget.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let headers: usize =
-            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 104).sum();
         let body = match &self.body {
             Kept::Whole(bytes) => bytes.len(),
             Kept::Dropped => 0,
         };
-        256 + headers + body
+        256 + self.headers.bytes() + body
     }
 }
 

@@ -1,26 +1,28 @@
 //! The shop's side: servers, pooled connections, and sending at most once.
 //!
-//! Everything here belongs to one core: pools are never shared and never locked. What leaves for the shop leaves
-//! once; the only error after which a request may be tried on another connection is one that proves that not one
-//! byte was written.
+//! Pools belong to one core: they are never shared and never locked. What is known of the servers themselves is
+//! shared by all cores (`fleet`). What leaves for the shop leaves once; the only error after which a request may be
+//! tried on another connection is one that proves that not one byte was written.
 
 pub mod body;
 pub mod connect;
+pub mod fleet;
 pub mod pool;
 pub mod send;
+mod turn;
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 pub use body::{FromShop, ToShop};
 pub use connect::{Connect, ConnectError, TcpConnector};
+pub use fleet::{Balance, Fleet};
 pub use send::{Begun, Purpose, SendError, Sent};
+pub use turn::Affinity;
 
 /// What an upstream needs to know, from the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub name: String,
-    /// `host:port` each.
-    pub servers: Vec<String>,
     pub connect_timeout: Duration,
     /// How long a pooled connection may idle; must be below the shop's own keep-alive timeout.
     pub idle_timeout: Duration,
@@ -31,10 +33,10 @@ pub struct Settings {
 /// One upstream as one core sees it.
 pub struct Upstream {
     settings: Settings,
+    fleet: Arc<Fleet>,
     pools: Vec<Rc<pool::Pool>>,
-    next: Cell<usize>,
+    turns: turn::Turns,
     connector: Rc<dyn Connect>,
-    watch: Option<Box<dyn Fn(usize, Reached)>>,
 }
 
 /// What came of the last try to connect to a server.
@@ -45,32 +47,18 @@ pub enum Reached {
 }
 
 impl Upstream {
-    pub fn new(settings: Settings, connector: Rc<dyn Connect>) -> Self {
-        let pools = settings.servers.iter().map(|_| Rc::new(pool::Pool::new(settings.idle_max))).collect();
-        Self { settings, pools, next: Cell::new(0), connector, watch: None }
-    }
-
-    /// Tells of every try to connect, with the number of the server. It is called while an exchange waits.
-    #[must_use]
-    pub fn watched(self, watch: impl Fn(usize, Reached) + 'static) -> Self {
-        Self { watch: Some(Box::new(watch)), ..self }
-    }
-
-    fn tried(&self, server: usize, reached: Reached) {
-        if let Some(watch) = &self.watch {
-            watch(server, reached);
-        }
+    pub fn new(settings: Settings, fleet: Arc<Fleet>, connector: Rc<dyn Connect>) -> Self {
+        let pools = (0..fleet.len()).map(|_| Rc::new(pool::Pool::new(settings.idle_max))).collect();
+        Self { settings, fleet, pools, turns: turn::Turns::default(), connector }
     }
 
     pub fn name(&self) -> &str {
         &self.settings.name
     }
 
-    /// Which server the next exchange tries first: each in turn.
-    fn first_server(&self) -> usize {
-        let turn = self.next.get();
-        self.next.set(turn.wrapping_add(1));
-        turn % self.settings.servers.len().max(1)
+    /// Whether it matters what an exchange is known by.
+    pub fn wants_affinity(&self) -> bool {
+        self.fleet.len() > 1 && self.fleet.settings.balance == Balance::Hash
     }
 
     /// Closes what has idled too long. Called by the core's ticking.

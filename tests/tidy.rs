@@ -20,15 +20,18 @@ const ORDER: [&str; 13] = [
 ];
 
 /// A crate, and the only places that may name it: exchanging it, or auditing its use, is then work in one place.
-const OWNERS: [(&str, &[&str]); 11] = [
+const OWNERS: [(&str, &[&str]); 14] = [
     ("clap", &["cli"]),
     ("toml", &["config"]),
     ("annotate_snippets", &["config"]),
     ("dashmap", &["claim"]),
     ("quick_xml", &["request/xml"]),
+    ("hmac", &["request/verify"]),
     ("redb", &["store/file"]),
     ("redis", &["store/redis"]),
     ("rustls", &["edge/tls", "upstream"]),
+    ("sha1", &["request/verify"]),
+    ("sha2", &["request/verify"]),
     ("tokio_rustls", &["edge/tls", "upstream"]),
     ("tower", &["upstream"]),
     ("prometheus_client", &["ops", "server"]),

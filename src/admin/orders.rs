@@ -4,7 +4,7 @@
 //! what may be done about it by the store: a flight that runs is never freed. Every change is logged.
 
 mod place;
-mod question;
+pub(super) mod question;
 mod row;
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
@@ -48,6 +48,10 @@ pub(super) fn are_asked_for(path: &str) -> bool {
 impl Orders {
     pub(super) fn of(gate: Arc<Gate>) -> Self {
         Self { gate }
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Answers who may ask; the caller has seen to that.

@@ -4,19 +4,21 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CONNECTION, LOCATION},
+};
 use smallvec::SmallVec;
 
 use crate::{
-    ops::headers::{HopFields, is_hop_by_hop, remove_hop_by_hop},
-    store::{Fence, Kept, Record},
+    ops::headers::{is_hop_by_hop, remove_hop_by_hop},
+    store::{Fence, Headers, Kept, Record},
 };
 
 /// The record of a whole answer. `answered_at` is in Unix seconds.
 ///
 /// Everything is copied: what hyper hands out are slices of its read buffer, and a record of a few hundred bytes must
-/// not hold on to eight thousand. Values and body stand side by side in one block.
+/// not hold on to eight thousand.
 #[must_use]
 pub fn record(
     status: StatusCode,
@@ -25,31 +27,20 @@ pub fn record(
     fence: Fence,
     answered_at: u64,
 ) -> Record {
-    let stripped;
-    let headers = match HopFields::of(headers).connection {
-        false => headers,
-        true => {
-            let mut copy = headers.clone();
-            remove_hop_by_hop(&mut copy);
-            stripped = copy;
-            &stripped
+    let mut lines: SmallVec<[(&HeaderName, &HeaderValue); 16]> = SmallVec::new();
+    for (name, value) in headers {
+        if *name == CONNECTION {
+            // It may name any of the others.
+            let mut stripped = headers.clone();
+            remove_hop_by_hop(&mut stripped);
+            return record(status, &stripped, body, fence, answered_at);
         }
-    };
-    let lines: SmallVec<[(&HeaderName, &HeaderValue); 16]> =
-        headers.iter().filter(|(name, _)| is_kept(name) && !is_hop_by_hop(name)).collect();
-    let bytes: usize = lines.iter().map(|(_, value)| value.len()).sum();
-    let mut block = Vec::with_capacity(bytes + body.len());
-    for (_, value) in &lines {
-        block.extend_from_slice(value.as_bytes());
+        if is_kept(name) && !is_hop_by_hop(name) {
+            lines.push((name, value));
+        }
     }
-    block.extend_from_slice(body);
-    let mut block = Bytes::from(block);
-    let mut headers = HeaderMap::with_capacity(lines.len());
-    for (name, value) in lines {
-        let copy = HeaderValue::from_maybe_shared(block.split_to(value.len()));
-        headers.append(name.clone(), copy.expect("the bytes of a header value are a header value"));
-    }
-    Record { status, headers, body: Kept::Whole(block), fence, answered_at, remaining: Duration::ZERO }
+    let (headers, body) = Headers::with_body(&lines, body);
+    Record { status, headers, body: Kept::Whole(body), fence, answered_at, remaining: Duration::ZERO }
 }
 
 /// Besides the hop-by-hop fields. `Date` comes back as `Age` and `Content-Length` is made anew; `Alt-Svc`, HSTS and
@@ -70,16 +61,9 @@ fn is_kept(name: &HeaderName) -> bool {
 /// The record of an answer whose body was too large to keep: that the work is done, and where the client was sent.
 #[must_use]
 pub fn tombstone(status: StatusCode, headers: &HeaderMap, fence: Fence, answered_at: u64) -> Record {
-    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
-    let kept = headers.get(LOCATION).and_then(copy).map(|location| (LOCATION, location));
-    Record {
-        status,
-        headers: kept.into_iter().collect(),
-        body: Kept::Dropped,
-        fence,
-        answered_at,
-        remaining: Duration::ZERO,
-    }
+    let location = headers.get(LOCATION).map(|location| (&LOCATION, location));
+    let (headers, _) = Headers::with_body(location.as_slice(), &[]);
+    Record { status, headers, body: Kept::Dropped, fence, answered_at, remaining: Duration::ZERO }
 }
 
 #[cfg(test)]
@@ -117,18 +101,20 @@ mod tests {
     #[test]
     fn a_record_keeps_the_end_to_end_fields_and_no_others() {
         let record = record(StatusCode::OK, &answer(), b"ok", Fence(3), 1_000);
-        let names: std::collections::BTreeSet<_> = record.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["set-cookie", "location", "content-type"].into());
-        let cookies: Vec<_> = record.headers.get_all("set-cookie").iter().collect();
+        let names: std::collections::BTreeSet<_> =
+            record.headers.iter().map(|(name, _)| name.escape_ascii().to_string()).collect();
+        assert_eq!(names, ["set-cookie", "location", "content-type"].map(String::from).into());
+        let headers = record.headers.to_map();
+        let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["a=1", "b=2"], "lines stay apart and in order");
-        assert_eq!(record.body, Kept::Whole(Bytes::from_static(b"ok")));
+        assert_eq!(record.body, Kept::Whole("ok".into()));
     }
 
     #[test]
     fn a_tombstone_keeps_status_and_location_only() {
         let record = tombstone(StatusCode::SEE_OTHER, &answer(), Fence(3), 1_000);
         assert_eq!(record.headers.len(), 1);
-        assert_eq!(record.headers["location"], "/done");
+        assert_eq!(record.headers.get(&LOCATION).unwrap(), "/done");
         assert_eq!((record.status, record.body), (StatusCode::SEE_OTHER, Kept::Dropped));
     }
 }

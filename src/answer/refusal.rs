@@ -8,7 +8,7 @@ use std::{borrow::Cow, error::Error, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 pub use crate::ops::words::Fault;
@@ -56,6 +56,9 @@ pub enum Refusal {
     RequestMalformed { status: StatusCode, detail: Detail },
     #[error("the request was not complete in time")]
     RequestTimeout,
+    /// The route's `verify` says whose signature the request must bear. Which part of it is wrong is for the log.
+    #[error("the signature of the sender is not good")]
+    BadSignature,
     #[error("the event id came before with another body")]
     EventMismatch,
     #[error("waited in vain for the answer to the same order")]
@@ -118,6 +121,7 @@ impl Refusal {
             Self::PathUnreadable { .. } => Reason::PathUnreadable,
             Self::RequestMalformed { .. } => Reason::RequestMalformed,
             Self::RequestTimeout => Reason::RequestTimeout,
+            Self::BadSignature => Reason::BadSignature,
             Self::EventMismatch => Reason::EventMismatch,
             Self::WaitExhausted { .. } => Reason::WaitExhausted,
             Self::LaneFull { .. } => Reason::LaneFull,
@@ -149,6 +153,7 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Self::RequestMalformed { status, .. } => *status,
+            Self::BadSignature => StatusCode::UNAUTHORIZED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::AnswerTooLarge { .. } | Self::ResolvedDone => StatusCode::CONFLICT,
@@ -176,6 +181,7 @@ impl Refusal {
             | Self::PathUnreadable { .. }
             | Self::RequestMalformed { .. }
             | Self::RequestTimeout
+            | Self::BadSignature
             | Self::EventMismatch
             | Self::LaneFull { .. }
             | Self::FollowersFull { .. }
@@ -213,6 +219,7 @@ impl Refusal {
             | Self::PathUnreadable { .. }
             | Self::RequestMalformed { .. }
             | Self::RequestTimeout
+            | Self::BadSignature
             | Self::EventMismatch
             | Self::AnswerTooLarge { .. }
             | Self::ResolvedDone
@@ -256,6 +263,10 @@ impl Refusal {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(VERDICT, HeaderValue::from_static(Verdict::Refuse.as_str()));
         headers.insert(CACHE_STATUS, cache_status(self.name()));
+        if self.status() == StatusCode::UNAUTHORIZED {
+            // A 401 has to name what would be accepted (RFC 9110 section 15.5.2); providers have no registered name.
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Signature"));
+        }
         if let Some(seconds) = self.retry_seconds() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -292,6 +303,7 @@ mod tests {
             Refusal::PathUnreadable { detail: detail.clone() },
             Refusal::RequestMalformed { status: StatusCode::URI_TOO_LONG, detail },
             Refusal::RequestTimeout,
+            Refusal::BadSignature,
             Refusal::EventMismatch,
             Refusal::WaitExhausted { retry_after },
             Refusal::LaneFull { retry_after },
@@ -324,6 +336,7 @@ mod tests {
             ("path-unreadable", 400),
             ("request-malformed", 414),
             ("request-timeout", 408),
+            ("bad-signature", 401),
             ("event-mismatch", 422),
             ("wait-exhausted", 503),
             ("lane-full", 503),

@@ -62,7 +62,7 @@ pub fn respond(record: &Record, how: How, share: Share, now_unix: u64) -> Result
     let mut response = Response::new(body.clone());
     *response.status_mut() = record.status;
     let headers = response.headers_mut();
-    headers.clone_from(&record.headers);
+    *headers = record.headers.to_map();
     match (how, share) {
         (How::Follow | How::Replay, Share::NoIdentity) => remove_personal(headers),
         (How::Follow | How::Replay, Share::Leader | Share::SameIdentity)
@@ -162,14 +162,14 @@ mod tests {
     use super::*;
     use crate::store::Fence;
 
-    fn kept(lines: &[(&'static str, &str)]) -> Record {
+    fn kept(lines: &[(&str, &str)]) -> Record {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(*name, value.parse().unwrap());
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
         Record {
             status: StatusCode::CREATED,
-            headers,
+            headers: headers.into(),
             body: Kept::Whole(Bytes::from_static(b"order 1001")),
             fence: Fence(7),
             answered_at: 1_000,
@@ -232,10 +232,9 @@ mod tests {
     #[test]
     fn without_an_identity_nothing_personal_is_given_to_anybody_else() {
         let names = PERSONAL;
-        let mut record = kept(&[("content-type", "text/plain")]);
-        for name in &names {
-            record.headers.append(name, HeaderValue::from_static("secret"));
-        }
+        let mut lines = vec![("content-type", "text/plain")];
+        lines.extend(names.iter().map(|name| (name.as_str(), "secret")));
+        let record = kept(&lines);
         for how in [How::Follow, How::Replay] {
             let response = respond(&record, how, Share::NoIdentity, 1_000).unwrap();
             assert!(names.iter().all(|name| !response.headers().contains_key(name)), "{how:?}");

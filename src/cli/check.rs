@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{ConfigArgs, Exit};
 use crate::{
     config::{Checked, Config, Enforce, Guard, Problems, Route, Style, show_duration},
+    request::verify::OnBadSignature,
     store::InDoubtPolicy,
 };
 
@@ -94,7 +95,11 @@ fn promise(guard: &Guard) -> String {
         InDoubtPolicy::Retry => "retried".to_owned(),
     };
     let wait = show_duration(guard.wait_max);
-    format!("{}{kept}, clients wait up to {wait}, in doubt: {doubt}{observe}", guard.mode.name())
+    let signed = guard.verify.as_ref().map_or_else(String::new, |verify| match verify.on_bad_signature {
+        OnBadSignature::Pass => format!(", unguarded unless signed by {}", verify.scheme.name()),
+        OnBadSignature::Refuse => format!(", refused unless signed by {}", verify.scheme.name()),
+    });
+    format!("{}{kept}, clients wait up to {wait}, in doubt: {doubt}{signed}{observe}", guard.mode.name())
 }
 
 fn route_json(config: &Config, route: &Route) -> serde_json::Value {
@@ -102,6 +107,7 @@ fn route_json(config: &Config, route: &Route) -> serde_json::Value {
         json!({
             "mode": guard.mode.name(),
             "enforce": guard.enforce == Enforce::Yes,
+            "verify": guard.verify.as_ref().map(|verify| verify.scheme.name()),
             "wait_max_ms": millis(guard.wait_max),
             "replay_for_ms": millis(guard.replay_for),
             "hold_for_ms": match guard.in_doubt {

@@ -18,6 +18,7 @@ mod keys;
 mod route;
 mod store;
 mod upstream;
+mod verify;
 
 const GIB: usize = 1 << 30;
 const DAY: Duration = Duration::from_hours(24);

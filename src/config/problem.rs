@@ -170,6 +170,11 @@ impl Report {
         }
     }
 
+    /// Whether something was said of this very place already.
+    pub(super) fn has_told_of(&self, at: &At) -> bool {
+        self.list.borrow().iter().any(|problem| problem.at == *at)
+    }
+
     /// Notes that a part of a file could not be parsed: what seems to be missing may stand in that part.
     pub(super) fn tear(&self) {
         self.torn.set(true);

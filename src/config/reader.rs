@@ -242,11 +242,24 @@ impl<'a> Reader<'a> {
 
     /// A text in the file, or `{ file = "…" }`: the text of that file without the line end behind it.
     pub(super) fn secret(&self, key: &'static str) -> Option<Located<String>> {
-        let value = self.value(key)?;
+        self.value(key).and_then(|value| self.one_secret(key, value))
+    }
+
+    /// One such secret, or a list of them.
+    pub(super) fn secrets(&self, key: &'static str) -> Vec<Located<String>> {
+        let items = match self.value(key).map(|value| (value, &value.kind)) {
+            Some((_, Kind::Array(items))) => items.as_slice(),
+            Some((value, _)) => std::slice::from_ref(value),
+            None => &[],
+        };
+        items.iter().filter_map(|item| self.one_secret(key, item)).collect()
+    }
+
+    fn one_secret(&self, key: &'static str, value: &Value) -> Option<Located<String>> {
         let text = match &value.kind {
             Kind::Text(text) => text.clone(),
-            Kind::Table(_) => {
-                let reader = self.table(key)?;
+            Kind::Table(table) => {
+                let reader = Reader::new(self.context, format!("`{key}`"), value.at.clone(), table);
                 let path = reader.required_text("file", "there is no secret", "write { file = \"…\" }");
                 reader.finish();
                 let path = path?;

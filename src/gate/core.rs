@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::IpAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -25,7 +26,7 @@ use crate::{
         words::CodeClass,
     },
     request::Secret,
-    upstream::{Connect, Reached, SendError, Settings, Upstream},
+    upstream::{Affinity, Connect, Fleet, SendError, Settings, Upstream},
 };
 
 /// Length of a tick of the coarse clock.
@@ -40,6 +41,8 @@ pub struct Gate {
     pub metrics: Arc<Metrics>,
     pub log: Arc<Log>,
     pub buffers: Arc<Budget>,
+    /// The servers of each upstream.
+    pub fleets: Vec<Arc<Fleet>>,
     pub draining: AtomicBool,
     /// The drain is cut short: who still waits is told what is known, since nobody will be there to tell it later.
     pub cut: CancellationToken,
@@ -93,20 +96,24 @@ impl Core {
             .config
             .upstreams
             .iter()
-            .enumerate()
-            .map(|(number, upstream)| {
-                let metrics = Arc::clone(&gate.metrics);
-                Upstream::new(settings(upstream), Rc::clone(connector)).watched(move |server, reached| {
-                    if let Some(up) =
-                        metrics.upstream(number).and_then(|metrics| metrics.server_up.get(server))
-                    {
-                        up.set(i64::from(reached == Reached::Yes));
-                    }
-                })
+            .zip(&gate.fleets)
+            .map(|(upstream, fleet)| {
+                Upstream::new(settings(upstream), Arc::clone(fleet), Rc::clone(connector))
             })
             .collect();
         let random = RefCell::new(SmallRng::from_rng(&mut rand::rng()));
         Rc::new(Self { gate, upstreams, clock: Rc::default(), alarms: Rc::default(), random })
+    }
+
+    /// What an unguarded exchange is known by: the client's address.
+    pub fn affinity(&self, upstream: usize, client: impl FnOnce() -> Option<IpAddr>) -> Option<Affinity> {
+        if !self.upstreams[upstream].wants_affinity() {
+            return None;
+        }
+        Some(match client()? {
+            IpAddr::V4(address) => Affinity::of(&address.octets()),
+            IpAddr::V6(address) => Affinity::of(&address.octets()),
+        })
     }
 
     /// 128 random bits for ids that are no secrets.
@@ -118,7 +125,6 @@ impl Core {
 fn settings(upstream: &crate::config::Upstream) -> Settings {
     Settings {
         name: upstream.name.clone(),
-        servers: upstream.servers.iter().map(|server| server.address.clone()).collect(),
         connect_timeout: upstream.connect_timeout,
         idle_timeout: upstream.idle_timeout,
         idle_max: upstream.idle_per_core_max,

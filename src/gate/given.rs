@@ -75,7 +75,7 @@ pub(super) fn give(
         judged,
         next: match (judged, share) {
             (Judged::Done | Judged::Pending, Share::Leader | Share::SameIdentity) => {
-                record.headers.get(header::LOCATION).cloned()
+                record.headers.get(&header::LOCATION)
             }
             (Judged::Done | Judged::Pending, Share::NoIdentity) | (Judged::Failed, _) => None,
         },

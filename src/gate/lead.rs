@@ -34,7 +34,7 @@ use crate::{
     request::Scope,
     store::{Fence, Hold, InDoubtPolicy, Judged, Record},
     upstream::{
-        Begun, FromShop, Purpose, SendError, ToShop,
+        Affinity, Begun, FromShop, Purpose, SendError, ToShop,
         send::{self, Outgoing},
     },
 };
@@ -65,16 +65,19 @@ pub struct Ready {
     /// Whether its answer may be given to others.
     pub shares: bool,
     pub idempotency_key: Option<HeaderValue>,
+    /// Exchanges of one order go to one server, where that is asked for.
+    pub affinity: Option<Affinity>,
     pub renewing: Renewing,
     pub desk: Rc<Desk>,
 }
 
 impl Lead {
     pub fn new(core: Rc<Core>, ready: Ready) -> Self {
-        let Ready { route, request, body, lent, shares, idempotency_key, renewing, desk } = ready;
+        let Ready { route, request, body, lent, shares, idempotency_key, affinity, renewing, desk } = ready;
         let course = Rc::new(Course {
             route,
             shares,
+            affinity,
             renewing,
             desk,
             begun: Begun::default(),
@@ -183,6 +186,7 @@ struct Exchange {
 struct Course {
     route: usize,
     shares: bool,
+    affinity: Option<Affinity>,
     renewing: Renewing,
     desk: Rc<Desk>,
     begun: Begun,
@@ -241,13 +245,15 @@ impl Exchange {
         if let Some(request) = &mut *outgoing {
             request.headers_mut().insert(forward::FENCE, forward::number(fence.0));
         }
-        let sent = match core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun).await {
+        let sending =
+            core.upstreams[upstream].send(&mut outgoing, Purpose::Once, &course.begun, course.affinity);
+        let sent = match sending.await {
             Ok(sent) => sent,
             Err(error) => {
                 course.count(core, upstream, CodeClass::None);
                 core.gate.upstream_failed(upstream, &error);
                 return Err(match error {
-                    SendError::Unreachable { .. } | SendError::NoServer => {
+                    SendError::Unreachable { .. } | SendError::Full { .. } | SendError::NoServer => {
                         course.outgoing.set(outgoing);
                         Sent::NotSent(NotSent::Unreachable)
                     }

@@ -16,6 +16,7 @@ use super::{
     lead, pass,
     renew::Renewing,
     report::Report,
+    verify::{self, Signed},
 };
 use crate::{
     answer::{
@@ -80,7 +81,9 @@ pub async fn exchange(
         None => (Reason::BodyTooLarge, None),
         Some(read) => {
             report.read();
+            let signed = verify::check(core, id.to_str().unwrap_or(""), guard, &matched, &read);
             match super::extract(core, guard, &matched, &read) {
+                _ if signed != Signed::Good => (Reason::BadSignature, None),
                 Err(Unread::NoKey { .. }) => (Reason::NoOrderKey, None),
                 Err(Unread::Unreadable { .. }) => (Reason::BodyUnreadable, None),
                 Ok(mut reading) => {

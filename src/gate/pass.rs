@@ -57,7 +57,8 @@ pub async fn pass(
     let (body, taken) = body.noting(sent_at);
     let mut outgoing = Some(send::outgoing(*parts, body));
     // Pinned here and lent on: a future that is handed over by value is kept twice, by its giver and by its taker.
-    let sending = pin!(core.upstreams[upstream].send(&mut outgoing, purpose, &begun));
+    let affinity = core.affinity(upstream, || client.peer.address);
+    let sending = pin!(core.upstreams[upstream].send(&mut outgoing, purpose, &begun, affinity));
     let hinting = pin!(client.passing_hints(sending));
     let came = within(core, (sent_at, patience), || taken.at().unwrap_or(sent_at), hinting).await;
     let class = match &came {
@@ -135,6 +136,9 @@ fn refusal(error: SendError) -> Refusal {
     match error {
         SendError::Unreachable { .. } | SendError::NoServer => {
             Refusal::UpstreamUnreachable { retry_after: TRY_AGAIN, cause: Some(Arc::new(error)) }
+        }
+        SendError::Full { .. } => {
+            Refusal::Overloaded { retry_after: TRY_AGAIN, bound: "connections_max of the servers" }
         }
         SendError::Broken { .. } => Refusal::UpstreamReset { cause: Some(Arc::new(error)) },
     }

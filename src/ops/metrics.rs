@@ -18,7 +18,8 @@ use prometheus_client::{
 };
 
 use super::words::{
-    ClaimOutcome, CodeClass, DoubtCause, DroppedEarly, Reason, StoreCause, StoreFinding, StoreOp, Verdict,
+    ClaimOutcome, CodeClass, DoubtCause, DroppedEarly, Reason, Signature, StoreCause, StoreFinding, StoreOp,
+    Verdict,
 };
 
 /// `Content-Type` of [`Metrics::encode`].
@@ -92,6 +93,9 @@ pub struct RouteMetrics {
     exchanges: Vec<Vec<OnceLock<Counter>>>,
     refusals: Vec<Counter>,
     in_doubt: Vec<Counter>,
+    signatures_family: Counters,
+    /// Made when the first one is checked: few routes have any.
+    signatures: Vec<OnceLock<Counter>>,
     follows: Counter,
     replays: Counter,
     pub upstream_sends: Counter,
@@ -102,8 +106,8 @@ pub struct RouteMetrics {
 #[derive(Debug)]
 pub struct UpstreamMetrics {
     seconds: Vec<Histogram>,
-    /// 1 or 0 per server, in the order of the names: whether the last connection to it could be made. 1 before the
-    /// first, so that a quiet start raises no alarm.
+    /// 1 or 0 per server, in the order of the names: whether it is sent to and the last connection could be made. 1
+    /// before the first, so that a quiet start raises no alarm.
     pub server_up: Vec<Gauge>,
 }
 
@@ -257,6 +261,15 @@ impl RouteMetrics {
         }
     }
 
+    /// A sender's signature was checked.
+    pub fn signature(&self, outcome: Signature) {
+        let make = || {
+            let labels = labels([("route", &self.name), ("outcome", outcome.as_str())]);
+            self.signatures_family.get_or_create_owned(&labels)
+        };
+        self.signatures[outcome as usize].get_or_init(make).inc();
+    }
+
     pub fn in_doubt(&self, cause: DoubtCause) {
         self.in_doubt[cause as usize].inc();
     }
@@ -277,6 +290,7 @@ struct ByRoute {
     in_doubt: Counters,
     refusals: Counters,
     observed: Counters,
+    signatures: Counters,
 }
 
 impl ByRoute {
@@ -288,6 +302,7 @@ impl ByRoute {
             in_doubt: counters(registry, "in_doubt", "Requests that were sent and have no known answer"),
             refusals: counters(registry, "refusals", "Answers that oncegate made itself"),
             observed: counters(registry, "observed_duplicates", "What would have been coalesced or replayed"),
+            signatures: counters(registry, "signatures", "Signatures of senders that were checked"),
         }
     }
 
@@ -311,6 +326,8 @@ impl ByRoute {
             exchanges_family: self.exchanges.clone(),
             refusals: each(&refusals, |reason| with(&self.refusals, "name", reason.as_str())),
             in_doubt: each(DoubtCause::ALL, |cause| with(&self.in_doubt, "cause", cause.as_str())),
+            signatures_family: self.signatures.clone(),
+            signatures: each(Signature::ALL, |_| OnceLock::new()),
             follows: with(&self.duplicates, "kind", "follow"),
             replays: with(&self.duplicates, "kind", "replay"),
             upstream_sends: of(&self.sends),
@@ -321,7 +338,11 @@ impl ByRoute {
 
 fn upstreams(registry: &mut Registry, names: &[(String, Vec<String>)]) -> Vec<UpstreamMetrics> {
     let seconds = histograms(registry, "upstream_seconds", "From the first byte sent to the last byte read");
-    let server_up = gauges(registry, "server_up", "1: the last connection to the server could be made");
+    let server_up = gauges(
+        registry,
+        "server_up",
+        "1: the server is sent to, and the last connection to it could be made",
+    );
     each(names, |(upstream, servers)| UpstreamMetrics {
         seconds: each(CodeClass::ALL, |class| {
             seconds.get_or_create_owned(&labels([("upstream", upstream), ("code_class", class.as_str())]))

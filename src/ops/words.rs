@@ -102,6 +102,8 @@ closed! {
         PathUnreadable = "path-unreadable",
         RequestMalformed = "request-malformed",
         RequestTimeout = "request-timeout",
+        /// Also why a request was passed on that bears no good signature.
+        BadSignature = "bad-signature",
         EventMismatch = "event-mismatch",
         WaitExhausted = "wait-exhausted",
         LaneFull = "lane-full",
@@ -117,6 +119,18 @@ closed! {
         Overloaded = "overloaded",
         NoRoute = "no-route",
         Internal = "internal",
+    }
+}
+
+closed! {
+    /// What came of checking a sender's signature.
+    Signature {
+        Verified = "verified",
+        Missing = "missing",
+        Unreadable = "unreadable",
+        Mismatch = "mismatch",
+        /// Good, and too old or from the future.
+        Stale = "stale",
     }
 }
 

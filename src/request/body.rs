@@ -108,6 +108,16 @@ impl Content {
         }
     }
 
+    /// About how many bytes of it there are to digest.
+    #[must_use]
+    pub(super) fn length(&self) -> usize {
+        match self {
+            Self::Empty | Self::Multipart(_) => 0,
+            Self::Json(document) => document.length(),
+            Self::Form(raw) | Self::Xml(raw) | Self::Raw(raw) | Self::Unreadable { raw, .. } => raw.len(),
+        }
+    }
+
     /// What it is, in one word or two, for people.
     #[must_use]
     pub fn declared(&self) -> &'static str {

@@ -55,7 +55,13 @@ impl fmt::Debug for Secret {
 impl<'s> Digest<'s> {
     /// `label` keeps digests of different purposes apart.
     pub(super) fn new(secret: &'s Secret, label: &str) -> Self {
-        let mut digest = Self { secret, gathered: Vec::with_capacity(256), long: None };
+        Self::with_room(secret, label, 0)
+    }
+
+    /// The same, with room for a body of about so many bytes.
+    pub(super) fn with_room(secret: &'s Secret, label: &str, body_bytes: usize) -> Self {
+        let room = 256 + body_bytes.min(GATHER_BYTES);
+        let mut digest = Self { secret, gathered: Vec::with_capacity(room), long: None };
         digest.tag(FORMAT);
         digest.part(label.as_bytes());
         digest

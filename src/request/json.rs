@@ -157,6 +157,12 @@ impl Document {
         Ok(Self { text, unescaped, nodes })
     }
 
+    /// Of the text, in bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.text.len()
+    }
+
     /// The values a key is read from. Null and empty strings count as absent; an object or an array is no key.
     #[must_use]
     pub fn lookup(&self, pointer: &Pointer) -> Lookup {

@@ -104,7 +104,11 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     fn fingerprint(&self, body: Body) -> Key {
-        let mut digest = Digest::new(self.secret, "fingerprint");
+        let body_bytes = match body {
+            Body::Inside => self.content.length(),
+            Body::Apart => 0,
+        };
+        let mut digest = Digest::with_room(self.secret, "fingerprint", body_bytes);
         digest.part(self.rules.route.as_bytes());
         digest.part(self.view.host.as_bytes());
         digest.part(&upper_case(self.view.method.as_str()));
@@ -137,7 +141,7 @@ impl Parts<'_> {
     }
 
     fn body(&self) -> Key {
-        let mut digest = Digest::new(self.secret, "body");
+        let mut digest = Digest::with_room(self.secret, "body", self.content.length());
         canonical::feed(self.content, &self.rules.ignore, &mut digest);
         digest.finish()
     }

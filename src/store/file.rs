@@ -311,11 +311,11 @@ mod tests {
     };
 
     use bytes::Bytes;
-    use http::{HeaderMap, StatusCode};
+    use http::StatusCode;
     use smallvec::smallvec;
 
     use super::{journal::Fault, *};
-    use crate::store::{InDoubtPolicy, Kept, May, Owner, Record, StoreError, Woken};
+    use crate::store::{Headers, InDoubtPolicy, Kept, May, Owner, Record, StoreError, Woken};
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -340,7 +340,7 @@ mod tests {
     fn done(hold: &Hold) -> Ending {
         let record = Arc::new(Record {
             status: StatusCode::OK,
-            headers: HeaderMap::new(),
+            headers: Headers::default(),
             body: Kept::Whole(Bytes::from_static(b"1001")),
             fence: hold.fence,
             answered_at: 0,

@@ -491,13 +491,13 @@ fn replay(record: &Arc<Record>, now: Millis, until: Millis) -> Decision {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::{HeaderMap, StatusCode};
+    use http::StatusCode;
     use proptest::prelude::*;
     use smallvec::smallvec;
 
     use super::{cells::Run as CellRun, *};
     use crate::store::{
-        Kept, Owner,
+        Headers, Kept, Owner,
         memory::{MemoryLimits, Table},
     };
 
@@ -529,7 +529,7 @@ mod tests {
     fn record(text: &'static str) -> Arc<Record> {
         Arc::new(Record {
             status: StatusCode::OK,
-            headers: HeaderMap::new(),
+            headers: Headers::default(),
             body: Kept::Whole(Bytes::from_static(text.as_bytes())),
             fence: Fence(0),
             answered_at: 0,

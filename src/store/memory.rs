@@ -493,7 +493,7 @@ mod tests {
         headers.insert(LOCATION, HeaderValue::from_static("/order/1001"));
         Arc::new(Record {
             status: StatusCode::CREATED,
-            headers,
+            headers: headers.into(),
             body: Kept::Whole(Bytes::from_static(body)),
             fence: Fence(1),
             answered_at: 0,
@@ -749,7 +749,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(600)).await;
         let Claimed::Replay(replayed) = claim(&store, &ask(2, "a", "lane")).await else { panic!("a replay") };
         assert_eq!(replayed.remaining, SEEN - Duration::from_secs(600));
-        assert_eq!(replayed.headers[LOCATION], "/order/1001");
+        assert_eq!(replayed.headers.get(LOCATION).unwrap(), "/order/1001");
         assert!(matches!(&replayed.body, Kept::Whole(given) if given.as_ptr() == body.as_ptr()));
     }
 
@@ -788,10 +788,10 @@ mod tests {
             panic!("a replay")
         };
         assert_eq!(
-            (stone.status, &stone.headers[LOCATION]),
-            (StatusCode::CREATED, &"/order/1001".parse().unwrap())
+            (stone.status, stone.headers.get(LOCATION)),
+            (StatusCode::CREATED, Some("/order/1001".parse().unwrap()))
         );
-        assert!(!stone.headers.contains_key(CONTENT_TYPE));
+        assert!(stone.headers.get(CONTENT_TYPE).is_none());
         let stats = store.stats();
         assert!(stats.record_bytes <= 3 * one);
         assert_eq!(stats.records_dropped_early, 0);

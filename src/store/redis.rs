@@ -33,7 +33,7 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 
 pub use self::{
-    address::{Address, AddressError},
+    address::{Address, AddressError, RootsError},
     start::Finding,
 };
 use self::{

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::pool::Wire;
+use super::{fleet::Slot, pool::Wire};
 
 /// A request body on its way to the shop.
 pub struct ToShop {
@@ -176,6 +176,14 @@ impl FromShop {
             body.finish();
         }
         body
+    }
+
+    /// Keeps the exchange's place at its server until the answer was read, or given up.
+    pub(super) fn holding(mut self, slot: Option<Slot>) -> Self {
+        if let Some(wire) = &mut self.wire {
+            wire.slot = slot;
+        }
+        self
     }
 
     fn finish(&mut self) {

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::body::ToShop;
+use super::{body::ToShop, fleet::Target};
 use crate::ops::gather::Gathering;
 
 /// Header lines of an answer; shops that set many cookies need more than hyper's 100.
@@ -31,7 +31,7 @@ pub enum ConnectError {
 pub trait Connect {
     fn connect<'a>(
         &'a self,
-        server: &'a str,
+        server: Target<'a>,
     ) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>>;
 }
 
@@ -45,11 +45,11 @@ where
 {
     fn connect<'a>(
         &'a self,
-        server: &'a str,
+        server: Target<'a>,
     ) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
         let service = self.0.clone();
         Box::pin(async move {
-            let io = tower::ServiceExt::oneshot(service, server.to_owned()).await?;
+            let io = tower::ServiceExt::oneshot(service, server.to_string()).await?;
             handshake(io).await
         })
     }
@@ -61,10 +61,13 @@ pub struct TcpConnector;
 impl Connect for TcpConnector {
     fn connect<'a>(
         &'a self,
-        server: &'a str,
+        server: Target<'a>,
     ) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(server).await?;
+            let stream = match server {
+                Target::Named(name) => TcpStream::connect(name).await?,
+                Target::At(address) => TcpStream::connect(address).await?,
+            };
             // Requests are written whole; waiting for more bytes would only add latency.
             stream.set_nodelay(true)?;
             handshake(stream).await

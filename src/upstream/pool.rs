@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
-use super::body::ToShop;
+use super::{body::ToShop, fleet::Slot};
 
 /// A connection that idled no longer than this cannot be in its closing race: no server in the field closes an idle
 /// connection so soon (the shortest default known is Apache's 5 s). A request that must not be lost to the race goes
@@ -20,6 +20,7 @@ pub struct Pool {
 struct Idle {
     sender: SendRequest<ToShop>,
     since: Instant,
+    generation: u32,
 }
 
 /// Which pooled connections an exchange may use.
@@ -44,6 +45,10 @@ pub struct Wire {
     pub(super) sender: SendRequest<ToShop>,
     pub(super) warmth: Warmth,
     home: Rc<Pool>,
+    /// Of the server's addresses, when it was made.
+    generation: u32,
+    /// Held while the exchange runs, where exchanges are counted.
+    pub(super) slot: Option<Slot>,
 }
 
 impl Pool {
@@ -51,26 +56,26 @@ impl Pool {
         Self { idle: RefCell::default(), idle_max }
     }
 
-    /// The most recently used connection that fits.
-    pub fn take(self: &Rc<Self>, reuse: Reuse) -> Option<Wire> {
+    /// The most recently used connection that fits, and leads to where the server is now.
+    pub fn take(self: &Rc<Self>, reuse: Reuse, newest: u32) -> Option<Wire> {
         let now = Instant::now();
         loop {
-            let Idle { sender, since } = self.idle.borrow_mut().pop()?;
+            let Idle { sender, since, generation } = self.idle.borrow_mut().pop()?;
             let warmth = if now.duration_since(since) <= WARM { Warmth::Warm } else { Warmth::Idled };
-            if sender.is_closed() {
+            if sender.is_closed() || generation != newest {
                 continue;
             }
             if reuse == Reuse::WarmOnly && warmth == Warmth::Idled {
                 // Older ones lie below this one: none of them is warm either.
-                self.idle.borrow_mut().push(Idle { sender, since });
+                self.idle.borrow_mut().push(Idle { sender, since, generation });
                 return None;
             }
-            return Some(Wire { sender, warmth, home: Rc::clone(self) });
+            return Some(Wire { sender, warmth, home: Rc::clone(self), generation, slot: None });
         }
     }
 
-    pub fn adopt(self: &Rc<Self>, sender: SendRequest<ToShop>) -> Wire {
-        Wire { sender, warmth: Warmth::Warm, home: Rc::clone(self) }
+    pub fn adopt(self: &Rc<Self>, sender: SendRequest<ToShop>, generation: u32) -> Wire {
+        Wire { sender, warmth: Warmth::Warm, home: Rc::clone(self), generation, slot: None }
     }
 
     pub fn expire(&self, idle_timeout: Duration) {
@@ -96,7 +101,7 @@ impl Wire {
     pub fn give_back(self) {
         let mut idle = self.home.idle.borrow_mut();
         if !self.sender.is_closed() && idle.len() < self.home.idle_max {
-            idle.push(Idle { sender: self.sender, since: Instant::now() });
+            idle.push(Idle { sender: self.sender, since: Instant::now(), generation: self.generation });
         }
     }
 }

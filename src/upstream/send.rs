@@ -11,9 +11,11 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    ConnectError, Reached, Upstream,
+    Affinity, ConnectError, Reached, Upstream,
     body::{FromShop, ToShop},
+    fleet::{Full, Slot},
     pool::{Reuse, Warmth, Wire},
+    turn::{Chosen, Tried},
 };
 
 /// How long a pooled connection may take to be ready again; usually one turn of its task.
@@ -65,8 +67,14 @@ pub enum SendError {
     /// The connection broke after the request had begun to leave.
     #[error("the connection to {server} broke before an answer: {source}")]
     Broken { server: String, source: hyper::Error },
-    /// The upstream has no servers.
-    #[error("the upstream has no server")]
+    /// Every server that may be sent to has as much to do as it may.
+    #[error("{server} has as many exchanges as its connections_max, and {}", match full {
+        Full::Queue => "as many wait for it as may (queue_max)",
+        Full::Timeout => "none of them ended within queue_timeout",
+    })]
+    Full { server: String, full: Full },
+    /// The upstream has no server, or none that may be sent to.
+    #[error("no server of the upstream is up: health checks fail, or an operator took them out")]
     NoServer,
 }
 
@@ -88,22 +96,21 @@ enum Attempt {
 pub type Outgoing = Option<Request<ToShop>>;
 
 impl Upstream {
-    /// Sends to each server in turn until one takes the first byte. `begun` is set as long as a byte may have left;
-    /// `outgoing` is there again if none did.
+    /// Sends to one server after the other until one takes the first byte. `begun` is set as long as a byte may have
+    /// left; `outgoing` is there again if none did.
     pub async fn send(
         &self,
         outgoing: &mut Outgoing,
         purpose: Purpose,
         begun: &Begun,
+        affinity: Option<Affinity>,
     ) -> Result<Sent, SendError> {
         let safe = outgoing.as_ref().is_some_and(|request| {
             is_safe(request.method()) && http_body::Body::is_end_stream(request.body())
         });
         let reuse = if safe && purpose != Purpose::Once { Reuse::Any } else { Reuse::WarmOnly };
-        let mut last = None;
-        let first = self.first_server();
-        for offset in 0..self.settings.servers.len() {
-            let server = (first + offset) % self.settings.servers.len();
+        let (mut tried, mut last) = (Tried::default(), None);
+        while let Some((server, slot)) = self.place(affinity, &mut tried).await? {
             self.name_server(server, outgoing);
             let pooled = match purpose {
                 Purpose::Upgrade => None,
@@ -115,16 +122,49 @@ impl Upstream {
                 None => Box::pin(self.send_fresh(server, outgoing, begun)).await,
             };
             match came {
-                Ok(response) => return Ok(Sent { response, server }),
+                Ok(response) => {
+                    self.fleet.answered(server);
+                    return Ok(Sent { response: response.map(|body| body.holding(slot)), server });
+                }
                 Err(Failed::Final(error)) => return Err(error),
                 Err(Failed::NotSent(source)) => last = Some((server, source)),
             }
         }
         match last {
             Some((server, source)) => {
-                Err(SendError::Unreachable { server: self.settings.servers[server].clone(), source })
+                Err(SendError::Unreachable { server: self.server(server).to_owned(), source })
             }
             None => Err(SendError::NoServer),
+        }
+    }
+
+    /// The server to try next, and a place at it. `None`: none is left that may be tried.
+    async fn place(
+        &self,
+        affinity: Option<Affinity>,
+        tried: &mut Tried,
+    ) -> Result<Option<(usize, Option<Slot>)>, SendError> {
+        if !self.fleet.counts() && tried.is_empty() && self.fleet.is_open(0) {
+            tried.push(0);
+            return Ok(Some((0, None)));
+        }
+        let mut first_full: Option<Chosen> = None;
+        while let Some(chosen) = self.turns.next(&self.fleet, affinity, tried) {
+            // Those that are worse than a full one are for when it is gone, not for when it is busy.
+            if first_full.is_some_and(|full| full.tier < chosen.tier) {
+                break;
+            }
+            tried.push(chosen.server);
+            match self.fleet.enter(chosen.server) {
+                Some(slot) => return Ok(Some((chosen.server, Some(slot)))),
+                None => first_full = first_full.or(Some(chosen)),
+            }
+        }
+        let Some(Chosen { server, .. }) = first_full else { return Ok(None) };
+        // In a box: most exchanges need not wait.
+        match Box::pin(self.fleet.wait(server)).await {
+            Ok(slot) => Ok(Some((server, Some(slot)))),
+            Err(full) => Err(SendError::Full { server: self.server(server).to_owned(), full }),
         }
     }
 
@@ -133,7 +173,7 @@ impl Upstream {
     fn name_server(&self, server: usize, outgoing: &mut Outgoing) {
         if let Some(request) = outgoing
             && !request.headers().contains_key(header::HOST)
-            && let Ok(host) = HeaderValue::from_str(&self.settings.servers[server])
+            && let Ok(host) = HeaderValue::from_str(self.server(server))
         {
             request.headers_mut().insert(header::HOST, host);
         }
@@ -149,7 +189,7 @@ impl Upstream {
     ) -> Option<Result<Response<FromShop>, Failed>> {
         let pool = &self.pools[server];
         loop {
-            let wire = pool.take(reuse)?;
+            let wire = pool.take(reuse, self.fleet.generation(server))?;
             // Kept only where a second sending is allowed and may be needed.
             let spare = match wire.warmth {
                 Warmth::Warm => None,
@@ -175,15 +215,16 @@ impl Upstream {
         outgoing: &mut Outgoing,
         begun: &Begun,
     ) -> Result<Response<FromShop>, Failed> {
-        let address = &self.settings.servers[server];
-        let connected = timeout(self.settings.connect_timeout, self.connector.connect(address)).await;
-        self.tried(server, if matches!(connected, Ok(Ok(_))) { Reached::Yes } else { Reached::No });
+        let generation = self.fleet.generation(server);
+        let target = self.fleet.target(server);
+        let connected = timeout(self.settings.connect_timeout, self.connector.connect(target)).await;
+        self.fleet.connected(server, if matches!(connected, Ok(Ok(_))) { Reached::Yes } else { Reached::No });
         let sender = match connected {
             Ok(Ok(sender)) => sender,
             Ok(Err(error)) => return Err(Failed::NotSent(error)),
             Err(_) => return Err(Failed::NotSent(ConnectError::Timeout(self.settings.connect_timeout))),
         };
-        match attempt(self.pools[server].adopt(sender), outgoing, begun).await {
+        match attempt(self.pools[server].adopt(sender, generation), outgoing, begun).await {
             Attempt::Answered(response, wire) => Ok(answer(response, wire)),
             Attempt::Returned(error) => {
                 Err(Failed::NotSent(error.map_or(ConnectError::Timeout(READY_MAX), ConnectError::from)))
@@ -193,11 +234,15 @@ impl Upstream {
     }
 
     fn broken(&self, server: usize, source: hyper::Error) -> Failed {
-        Failed::Final(SendError::Broken { server: self.settings.servers[server].clone(), source })
+        // What a client did not send to its end is not the server's fault.
+        if !source.is_user() {
+            self.fleet.failed(server);
+        }
+        Failed::Final(SendError::Broken { server: self.server(server).to_owned(), source })
     }
 
     pub fn server(&self, index: usize) -> &str {
-        self.settings.servers.get(index).map_or("", String::as_str)
+        self.fleet.address(index)
     }
 }
 
@@ -274,19 +319,23 @@ fn origin_form(uri: http::Uri) -> http::Uri {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, io, rc::Rc, time::Duration};
+    use std::{io, rc::Rc, sync::Arc, time::Duration};
 
     use hyper::client::conn::http1;
 
     use super::*;
-    use crate::upstream::{Connect, Settings, connect::LocalBoxFuture};
+    use crate::upstream::{
+        Connect, Fleet, Settings,
+        connect::LocalBoxFuture,
+        fleet::{Condition, FleetSettings, Role, ServerSettings, Target},
+    };
 
     struct Refusing;
 
     impl Connect for Refusing {
         fn connect<'a>(
             &'a self,
-            _server: &'a str,
+            _server: Target<'a>,
         ) -> LocalBoxFuture<'a, Result<http1::SendRequest<ToShop>, ConnectError>> {
             Box::pin(async { Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()) })
         }
@@ -296,23 +345,24 @@ mod tests {
     async fn each_server_that_refuses_is_tried_once_and_told_of_and_nothing_was_sent() {
         let settings = Settings {
             name: "shop".into(),
-            servers: vec!["a:80".into(), "b:80".into()],
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(4),
             idle_max: 1,
         };
-        let told: Rc<RefCell<Vec<(usize, Reached)>>> = Rc::default();
-        let watch = {
-            let told = Rc::clone(&told);
-            move |server, reached| told.borrow_mut().push((server, reached))
+        let server = |address: &str| ServerSettings {
+            address: address.into(),
+            weight: 1,
+            connections_max: None,
+            role: Role::Primary,
         };
-        let upstream = Upstream::new(settings, Rc::new(Refusing)).watched(watch);
+        let fleet = Fleet::new(vec![server("a:80"), server("b:80")], FleetSettings::default());
+        let upstream = Upstream::new(settings, Arc::clone(&fleet), Rc::new(Refusing));
         let begun = Begun::default();
         let mut outgoing = Some(Request::new(ToShop::empty()));
-        let sent = upstream.send(&mut outgoing, Purpose::Exchange, &begun).await;
+        let sent = upstream.send(&mut outgoing, Purpose::Exchange, &begun, None).await;
         assert!(outgoing.is_some());
         assert!(matches!(sent, Err(SendError::Unreachable { .. })));
         assert!(begun.at().is_none());
-        assert_eq!(*told.borrow(), [(0, Reached::No), (1, Reached::No)]);
+        assert_eq!([0, 1].map(|server| fleet.condition(server)), [Condition::Unreached; 2]);
     }
 }

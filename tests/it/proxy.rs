@@ -14,6 +14,7 @@ mod patience;
 mod program;
 mod restart;
 mod sending;
+mod servers;
 mod shop;
 mod spread;
 mod streaming;

@@ -13,12 +13,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use oncegate::{
     ops::words::StoreOp,
     store::{
-        Ask, Claimed, Ending, Fence, Hold, InDoubtPolicy, Judged, Kept, Key, LaneView, May, OnStoreDown,
-        Owner, Record, Renewed, Resolution, Resolved, Settled, Standing, Store, StoreError, Woken,
+        Ask, Claimed, Ending, Fence, Headers, Hold, InDoubtPolicy, Judged, Kept, Key, LaneView, May,
+        OnStoreDown, Owner, Record, Renewed, Resolution, Resolved, Settled, Standing, Store, StoreError,
+        Woken,
         memory::Memory,
         standby::{Change, Standby, Terms, Watch},
     },
@@ -158,7 +159,7 @@ fn key(name: &str) -> Key {
 fn record(body: &'static str) -> Arc<Record> {
     Arc::new(Record {
         status: StatusCode::OK,
-        headers: HeaderMap::new(),
+        headers: Headers::default(),
         body: Kept::Whole(Bytes::from_static(body.as_bytes())),
         fence: Fence(0),
         answered_at: 0,

@@ -128,7 +128,14 @@ impl Lead {
         headers.insert(LOCATION, HeaderValue::from(number));
         let body = body.map_or(Kept::Dropped, Kept::Whole);
         let status = StatusCode::OK;
-        let record = Record { status, headers, body, fence, answered_at: 0, remaining: Duration::ZERO };
+        let record = Record {
+            status,
+            headers: headers.into(),
+            body,
+            fence,
+            answered_at: 0,
+            remaining: Duration::ZERO,
+        };
         Answered { answer: Arc::new(record), judged, keep: self.kind.keep() }
     }
 

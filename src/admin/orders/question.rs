@@ -160,7 +160,7 @@ fn changes<B>(request: &Request<B>) -> Result<(), Problem> {
 
 /// A form or a picture on any web page has a browser send a POST to any address, with what it knows to log in by. It
 /// cannot choose these headers, unless we agree when the browser asks (a preflight, which is `OPTIONS`).
-fn cannot_be_forged(headers: &HeaderMap) -> bool {
+pub(in crate::admin) fn cannot_be_forged(headers: &HeaderMap) -> bool {
     let essence = |value: &HeaderValue| {
         let text = value.to_str().unwrap_or_default();
         text.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))

@@ -48,6 +48,7 @@ pub(super) fn of(refusal: &Refusal) -> Text {
         Refusal::PathUnreadable { detail } => PATH_UNREADABLE.after(detail.clone()),
         Refusal::RequestMalformed { detail, .. } => REQUEST_MALFORMED.after(detail.clone()),
         Refusal::RequestTimeout => REQUEST_TIMEOUT.alone(),
+        Refusal::BadSignature => BAD_SIGNATURE.alone(),
         Refusal::EventMismatch => EVENT_MISMATCH.alone(),
         Refusal::WaitExhausted { .. } => WAIT_EXHAUSTED.alone(),
         Refusal::LaneFull { .. } | Refusal::FollowersFull { .. } => TOO_MANY_WAIT.alone(),
@@ -144,6 +145,12 @@ const REQUEST_TIMEOUT: Words = Words {
     detail: "It was not complete and was not sent to the shop. It is safe to send it again.",
     shopper: NOT_SENT,
     retry: Retry::Safe,
+};
+const BAD_SIGNATURE: Words = Words {
+    title: "The request bears no good signature of its sender",
+    detail: "It was not sent to the shop. Sign it with the secret that the shop has for you, and with the time of now.",
+    shopper: NOT_UNDERSTOOD,
+    retry: Retry::Pointless,
 };
 const EVENT_MISMATCH: Words = Words {
     title: "The event id was used with another body",

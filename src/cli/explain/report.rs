@@ -1,5 +1,7 @@
 //! What would become of one request, and of one answer to it. Nothing is sent, claimed or kept.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use http::{Method, StatusCode, request::Parts};
 use serde::Serialize;
@@ -16,7 +18,11 @@ use crate::{
         find, forward, lead, renew,
         search::{self, Passed, Search, Step},
     },
-    request::{self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View, body::BodyAs},
+    request::{
+        self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View,
+        body::BodyAs,
+        verify::{OnBadSignature, Verified, Verify},
+    },
     route::{
         matcher::Hit,
         path::{self, Readings},
@@ -33,6 +39,7 @@ pub(super) struct Report {
     /// The routes before the one that takes it.
     pub passed: Vec<NotTaken>,
     pub route: Option<Taken>,
+    pub signature: Option<SignatureTold>,
     pub reading: Option<Explanation>,
     pub verdict: Told,
     pub answer: Option<AnswerTold>,
@@ -63,6 +70,14 @@ pub(super) struct Taken {
     pub enforce: bool,
     /// What the path template captured.
     pub captured: Vec<(String, String)>,
+}
+
+/// What the sender's signature is worth.
+#[derive(Debug, Serialize)]
+pub(super) struct SignatureTold {
+    pub scheme: &'static str,
+    pub verified: bool,
+    pub why: String,
 }
 
 /// What would be done with the request.
@@ -109,6 +124,7 @@ pub(super) fn report(config: &Config, raw: RawRequest, answer: Option<RawAnswer>
         path: paths(&readings),
         passed: Vec::new(),
         route: None,
+        signature: None,
         reading: None,
         verdict: pass("no route is looked for"),
         answer: None,
@@ -199,16 +215,28 @@ impl Asked<'_> {
         }
     }
 
+    /// The signature, where the route asks for one.
+    fn signature(&self, guard: &Guard, view: &View<'_>, report: &mut Report) -> Result<(), OnBadSignature> {
+        let Some(verify) = &guard.verify else { return Ok(()) };
+        let checked = verify.check(view, self.body, guard.decoded_max, None);
+        let why = match &checked {
+            Ok(verified) => good(verify, *verified),
+            Err(bad) => bad.to_string(),
+        };
+        report.signature =
+            Some(SignatureTold { scheme: verify.scheme.name(), verified: checked.is_ok(), why });
+        checked.map(|_| ()).map_err(|_| verify.on_bad_signature)
+    }
+
     fn view<'a>(&'a self, params: &'a [(String, String)]) -> View<'a> {
         search::view(self.parts, self.host, &self.readings.path, params)
     }
 
     /// The renew rules whose identity the request has, with the numbers that they have in the configuration, from 1.
-    fn renewing(&self, route: &Route, view: &View<'_>, content: &Content) -> Vec<(usize, &Renewal)> {
+    fn renewing(&self, route: &Route, view: &View<'_>) -> Vec<(usize, &Renewal)> {
         let upstream = &self.config.upstreams[route.upstream].name;
-        let has_identity = |rule: &Renewal| {
-            request::identity_key(upstream, &rule.identity, self.secret, view, content).is_some()
-        };
+        let has_identity =
+            |rule: &Renewal| request::identity_key(upstream, &rule.identity, self.secret, view).is_some();
         let numbered = self.config.renewals.iter().enumerate().map(|(index, rule)| (index + 1, rule));
         numbered.filter(|(_, rule)| rule.upstream == route.upstream && has_identity(rule)).collect()
     }
@@ -226,8 +254,7 @@ impl Asked<'_> {
         });
         let content = guard.map(|guard| self.content(guard.body_as, &search::Bounds::of(guard)));
         let view = self.view(&hit.params);
-        let readable = content.as_ref().and_then(|content| content.as_ref().ok());
-        let renewing = self.renewing(route, &view, readable.unwrap_or(&Content::Empty));
+        let renewing = self.renewing(route, &view);
         for (number, _) in renewing.iter().filter(|(_, rule)| renew::is_shown_by_request(rule, &view)) {
             report
                 .notes
@@ -248,8 +275,9 @@ impl Asked<'_> {
             Err(refusal) => refuse(&refusal, guard.busy),
             Ok(content) => {
                 report.reading = Some(request::explain(&guard.rules, self.secret, &view, &content));
+                let signed = self.signature(guard, &view, report);
                 let read = request::read(&guard.rules, self.secret, &view, &content);
-                guarded(guard, hit, read)
+                guarded(guard, hit, signed, read)
             }
         };
         report.verdict = match guard.enforce {
@@ -265,6 +293,22 @@ impl Asked<'_> {
     }
 }
 
+/// When a file with a request in it arrived is not known, so a time that was signed is told and not compared.
+fn good(verify: &Verify, verified: Verified) -> String {
+    let Some(at) = verified.at.and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at)))
+    else {
+        return "the sender signed it".to_owned();
+    };
+    let at = humantime::format_rfc3339_seconds(at);
+    match verify.tolerance {
+        Some(tolerance) => {
+            let tolerance = show_duration(tolerance);
+            format!("the sender signed it at {at}; it is good if it arrives within {tolerance} of that")
+        }
+        None => format!("the sender signed it at {at}, which is not compared with the time of arrival"),
+    }
+}
+
 fn paths(readings: &Readings) -> Paths {
     Paths {
         primary: readings.path.clone(),
@@ -275,9 +319,24 @@ fn paths(readings: &Readings) -> Paths {
 }
 
 /// The stages of the gate that say no or stand aside, in its order.
-fn guarded(guard: &Guard, hit: &Hit, read: Result<Reading, Unread>) -> Told {
+fn guarded(
+    guard: &Guard,
+    hit: &Hit,
+    signed: Result<(), OnBadSignature>,
+    read: Result<Reading, Unread>,
+) -> Told {
     if let Some(doubt) = hit.doubt {
         return refuse(&Refusal::PathUnreadable { detail: doubt.to_string().into() }, guard.busy);
+    }
+    match signed {
+        Ok(()) => {}
+        Err(OnBadSignature::Refuse) => return refuse(&Refusal::BadSignature, guard.busy),
+        Err(OnBadSignature::Pass) => {
+            let because = "sent to the shop unguarded, because its signature is not good: it holds no lane, gets nobody's \
+                answer and leaves none"
+                .to_owned();
+            return Told { verdict: "bypass", refusal: None, status: None, because };
+        }
     }
     match (read, guard.on_no_key) {
         (Ok(reading), _) => {

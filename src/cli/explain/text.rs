@@ -37,6 +37,10 @@ pub(super) fn text(report: &Report) -> String {
     for (name, value) in report.route.iter().flat_map(|taken| &taken.captured) {
         out.line("", &format!("path:{name} = {value}"));
     }
+    if let Some(signature) = &report.signature {
+        let verified = if signature.verified { "verified" } else { "not verified" };
+        out.line("signature", &format!("{verified} ({}): {}", signature.scheme, signature.why));
+    }
     if let Some(reading) = &report.reading {
         read(&mut out, reading);
     }

@@ -62,6 +62,7 @@ pub(super) fn guard(reader: &Reader<'_>, shared: &Shared<'_>, place: &Place<'_>)
     let body_max = reader.size("body_max", 1 << 20, 1..=GIB);
     let guard = Guard {
         mode: mode.unwrap_or(Mode::Once),
+        verify: None,
         enforce: if reader.flag("enforce", true) { Enforce::Yes } else { Enforce::Observe },
         rules,
         done_when: done_when.unwrap_or_default(),

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Shared, guard, keys};
+use super::{Shared, guard, keys, verify};
 use crate::{
     config::{
-        RenewOn, Renewal, Route,
+        Guard, RenewOn, Renewal, Route,
         file::{Kind, Value, one_line},
         problem::At,
         reader::Reader,
@@ -87,8 +87,10 @@ fn route(reader: &Reader<'_>, shared: &Shared<'_>, name: String) -> (Option<Rout
         at: reader.at.clone(),
     });
     let matcher = build(reader, &matched, "match");
-    let guard = reader.table("guard").map(|table| {
-        guard::guard(&table, shared, &guard::Place { route: &name, upstream, matched: &matched })
+    let verify = verify::verify(reader);
+    let guard = reader.table("guard").map(|table| Guard {
+        verify,
+        ..guard::guard(&table, shared, &guard::Place { route: &name, upstream, matched: &matched })
     });
     let route = match (upstream, matcher) {
         (Some(upstream), Some(matcher)) => Some(Route { name, upstream, matcher, has_match, guard }),

@@ -6,11 +6,12 @@ use super::{GIB, millis, secs, section};
 use crate::{
     config::{
         RedisStore, Store, StoreKind,
+        file::read_text,
         reader::{Located, Reader},
         suggest, units,
     },
     store::OnStoreDown,
-    store::redis::{Address, AddressError, is_namespace},
+    store::redis::{Address, AddressError, RootsError, is_namespace},
 };
 
 /// As they are typed, for the store and for a route.
@@ -24,6 +25,9 @@ const ANYWHERE: &str = "redis://127.0.0.1:6379/0";
 
 /// More replicas than any Redis is given.
 const REPLICAS_MAX: usize = 100;
+
+/// All authorities that a machine knows together are smaller.
+const CA_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn store(root: &Reader<'_>) -> Store {
     let defaults = Store {
@@ -68,16 +72,16 @@ pub(super) fn store(root: &Reader<'_>) -> Store {
 fn kind(reader: &Reader<'_>) -> StoreKind {
     let path = reader.text("path");
     let Some(kind) = reader.text("kind") else {
-        useless(reader, "memory", &["path", "url", "namespace", "wait_replicas", "on_store_down"]);
+        useless(reader, "memory", &["path", "url", "ca", "namespace", "wait_replicas", "on_store_down"]);
         return StoreKind::Memory;
     };
     match kind.value.as_str() {
         "file" => {
-            useless(reader, "file", &["url", "namespace", "wait_replicas", "on_store_down"]);
+            useless(reader, "file", &["url", "ca", "namespace", "wait_replicas", "on_store_down"]);
             return StoreKind::File { path: folder(reader, &kind, path) };
         }
         "memory" => {
-            useless(reader, "memory", &["path", "url", "namespace", "wait_replicas", "on_store_down"])
+            useless(reader, "memory", &["path", "url", "ca", "namespace", "wait_replicas", "on_store_down"])
         }
         "redis" => {
             useless(reader, "redis", &["path"]);
@@ -85,7 +89,7 @@ fn kind(reader: &Reader<'_>) -> StoreKind {
         }
         other => {
             // What belongs to the kind that was meant is no further problem.
-            for key in ["url", "namespace", "wait_replicas"] {
+            for key in ["url", "ca", "namespace", "wait_replicas"] {
                 reader.value(key);
             }
             let mend = match suggest::closest(other, ["memory", "file", "redis"]) {
@@ -104,7 +108,7 @@ fn redis(reader: &Reader<'_>, kind: &Located<String>) -> StoreKind {
     let wait_replicas = reader.count("wait_replicas", 0, 0..=REPLICAS_MAX);
     // It is within its bounds, which are small.
     let wait_replicas = u32::try_from(wait_replicas).unwrap_or(0);
-    match address(reader, kind) {
+    match address(reader, kind).map(|address| trusting(reader, address)) {
         Some(address) => StoreKind::Redis(RedisStore { address, namespace, wait_replicas }),
         None => StoreKind::Memory,
     }
@@ -133,6 +137,37 @@ fn address(reader: &Reader<'_>, kind: &Located<String>) -> Option<Address> {
     };
     reader.report().error(&url.at, format!("`url` {error}"), "", mend);
     Address::parse(ANYWHERE).ok()
+}
+
+/// With the authority that the store's certificates are signed by.
+fn trusting(reader: &Reader<'_>, address: Address) -> Address {
+    let Some(path) = reader.text("ca") else { return address };
+    let full = reader.context.sources.folder(path.at.file).join(&path.value);
+    let roots = match read_text(&full, CA_BYTES_MAX) {
+        Ok(roots) => roots,
+        Err(error) => {
+            let what = format!("{} cannot be read: {error}", full.display());
+            let mend = "check the path, which starts at this file, and who may read it";
+            reader.report().error(&path.at, what, "no server would be believed", mend);
+            return address;
+        }
+    };
+    let error = match address.clone().trusting(&roots) {
+        Ok(trusting) => return trusting,
+        Err(error) => error,
+    };
+    let (follows, mend) = match error {
+        RootsError::NoTls => {
+            ("the connection would be open to read", "write rediss instead of redis, or take `ca` out")
+        }
+        RootsError::None | RootsError::Unreadable => (
+            "no server would be believed",
+            "take the PEM file of the authority that signed the server's certificate",
+        ),
+    };
+    reader.report().error(&path.at, format!("`ca` {error}"), follows, mend);
+    // What depends on the kind is no further problem.
+    address
 }
 
 fn namespace(reader: &Reader<'_>) -> String {

@@ -37,7 +37,8 @@ pub(super) struct Name {
 /// One value. Its items or members follow it in the list.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Node {
-    /// What the value is called, if it is a member of an object.
+    /// What the value is called, if it is a member of an object. In a [`Row`] it is the name of the same member of an
+    /// item before it, which is the same name.
     pub(super) name: Name,
     pub(super) span: Span,
     /// The node after this one's own.
@@ -57,13 +58,14 @@ impl Node {
     }
 }
 
-/// Whether an object has the names of the item before it, in their order, and neither holds anything but simple values.
+/// Whether an object has the names of the item before it, in their order, and neither holds arrays or objects that are
+/// not empty: then each member is one node.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) enum Row {
     #[default]
     No,
     Loose,
-    /// And each of its members stands, from the name to the value, as `write` would write it.
+    /// And there is nothing else in it, no white space and no escapes: each member can be copied as it stands.
     Tight,
 }
 
@@ -106,7 +108,7 @@ struct Opened {
     outer_stands: bool,
 }
 
-/// The text is not in here but handed on, so that it stays in registers.
+/// The text is not in here but handed on: so it stays in registers while nodes are written.
 pub(super) struct Parser {
     pub(super) nodes: Vec<Node>,
     pub(super) unescaped: Vec<u8>,
@@ -175,13 +177,15 @@ impl Parser {
         let (mut at, mut byte) = self.token(text, start + 1);
         if byte != b']' {
             loop {
-                let item = self.nodes.len();
+                let (item, first) = (self.nodes.len(), byte);
                 at = self.value(text, Name::default(), at, byte, depth + 1)?;
-                // An alike item may hold an empty array where this one does not.
-                if byte == b'{' && depth + 2 < DEPTH_MAX && shape.keep(text, &self.nodes, item) {
-                    at = self.alike(text, &shape, at);
-                }
                 (at, byte) = self.token(text, at);
+                // The depth, because an item that is alike may hold an empty array where this one does not.
+                let may_be_alike = first == b'{' && byte == b',' && depth + 2 < DEPTH_MAX;
+                if may_be_alike && shape.keep(text, &self.nodes, item) {
+                    let end = self.alike(text, &shape, at);
+                    (at, byte) = self.token(text, end);
+                }
                 match byte {
                     b',' => (at, byte) = self.token(text, at + 1),
                     b']' => break,
@@ -298,6 +302,8 @@ pub(super) fn leaf(text: &[u8], start: usize, unescaped: &mut Vec<u8>) -> Result
             }
             (end + 1, NodeKind::Plain)
         }
+        // One digit, as most quantities are.
+        b'0'..=b'9' if matches!(byte(text, start + 1), b',' | b'}') => (start + 1, NodeKind::Number),
         b'1'..=b'9' => match short_number_end(text, start) {
             Some(end) => (end, NodeKind::Number),
             None => return any_leaf(text, start, unescaped),
@@ -307,15 +313,16 @@ pub(super) fn leaf(text: &[u8], start: usize, unescaped: &mut Vec<u8>) -> Result
     Ok(Leaf { span: span(start, end), kind, end })
 }
 
+/// The same, however it is written. It is not called for strings without escapes.
 #[inline(never)]
 fn any_leaf(text: &[u8], start: usize, unescaped: &mut Vec<u8>) -> Result<Leaf, JsonProblem> {
-    let first = byte(text, start);
-    let (length, kind) = match &text[start.min(text.len())..] {
+    let rest = text.get(start..).unwrap_or_default();
+    let (length, kind) = match rest {
         [b'"', ..] => {
             let (span, end) = escaped(text, start + 1, unescaped)?;
             return Ok(Leaf { span, kind: NodeKind::Escaped, end });
         }
-        [b'-' | b'0'..=b'9', ..] => (number_end(text, start, first)? - start, NodeKind::Number),
+        [first @ (b'-' | b'0'..=b'9'), ..] => (number_end(text, start, *first)? - start, NodeKind::Number),
         [b't', b'r', b'u', b'e', ..] => (4, NodeKind::True),
         [b'f', b'a', b'l', b's', b'e', ..] => (5, NodeKind::False),
         [b'n', b'u', b'l', b'l', ..] => (4, NodeKind::Null),

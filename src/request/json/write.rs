@@ -1,6 +1,7 @@
 //! The one text that all spellings of a document have. What it is, [`Document::canonical`] says.
 //!
-//! Whatever stands in the document's text as it is written here is copied in one piece, however much that is.
+//! Whatever stands in the document's text as it is written here is copied in one piece, however much that is. Items of
+//! an array that are alike (see `shape`) are sorted once.
 
 use std::borrow::Cow;
 
@@ -28,8 +29,8 @@ struct Writer<'a> {
     out: Vec<u8>,
     /// The members of the objects that are being written, those of an inner object behind those of an outer one.
     members: Vec<Member>,
-    /// The members of the last object of simple values, in the order in which they were written, counted from its
-    /// node; and the node behind it.
+    /// The members of the last object that a [`Row`] follows, in the order in which they were written, counted from
+    /// its node; and the node behind it.
     row: Vec<u32>,
     row_end: u32,
 }

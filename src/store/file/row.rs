@@ -6,12 +6,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use crate::store::{
-    Delivery, Fence, InDoubtPolicy, Kept, Key, Millis, Owner, Record,
+    Delivery, Fence, Headers, InDoubtPolicy, Kept, Key, Millis, Owner, Record,
     machine::cells::{Run, State},
 };
 
@@ -124,9 +123,9 @@ pub(super) fn write_record(record: &Record) -> Vec<u8> {
     row.extend(record.fence.0.to_le_bytes());
     row.extend(record.answered_at.to_le_bytes());
     row.extend((record.headers.len() as u32).to_le_bytes());
-    for (name, value) in &record.headers {
-        text(&mut row, name.as_str().as_bytes());
-        text(&mut row, value.as_bytes());
+    for (name, value) in record.headers.iter() {
+        text(&mut row, name);
+        text(&mut row, value);
     }
     row.extend(body);
     row
@@ -142,8 +141,9 @@ pub(super) fn read_record(row: &[u8]) -> Option<Record> {
         let name = HeaderName::from_bytes(rest.text()?).ok()?;
         headers.try_append(name, HeaderValue::from_bytes(rest.text()?).ok()?).ok()?;
     }
+    let (headers, body) = Headers::with_body(&headers.iter().collect::<Vec<_>>(), rest.0);
     let body = match (is_dropped, rest.0) {
-        (0, body) => Kept::Whole(Bytes::copy_from_slice(body)),
+        (0, _) => Kept::Whole(body),
         (_, []) => Kept::Dropped,
         (_, _) => return None,
     };
@@ -262,7 +262,7 @@ mod tests {
             }
             Record {
                 status: StatusCode::from_u16(status).expect("a status"),
-                headers: map,
+                headers: map.into(),
                 body: body.map_or(Kept::Dropped, |body| Kept::Whole(body.into())),
                 fence: Fence(fence),
                 answered_at,

@@ -201,12 +201,12 @@ fn places(hold: &Hold) -> impl Iterator<Item = Place> + '_ {
 mod tests {
     use std::time::Duration;
 
-    use http::{HeaderMap, StatusCode};
+    use http::StatusCode;
     use smallvec::smallvec;
 
     use super::*;
     use crate::store::{
-        Ask, Ending, InDoubtPolicy, Kept, Key, LaneView, May, Owner, Record, Renewed,
+        Ask, Ending, Headers, InDoubtPolicy, Kept, Key, LaneView, May, Owner, Record, Renewed,
         machine::{self, Decision, begin_generation, claim, inspect, renew, settle},
         memory::{MemoryLimits, Table},
     };
@@ -252,7 +252,7 @@ mod tests {
     fn done(delivery: Delivery) -> RestoredState {
         let record = Arc::new(Record {
             status: StatusCode::OK,
-            headers: HeaderMap::new(),
+            headers: Headers::default(),
             body: Kept::Dropped,
             fence: Fence(50),
             answered_at: 0,

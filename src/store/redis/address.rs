@@ -6,6 +6,8 @@
 
 use percent_encoding::percent_decode_str;
 
+use super::connect;
+
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 const HOSTS_MAX: usize = 32;
@@ -15,6 +17,8 @@ pub struct Address {
     pub(super) hosts: Vec<Host>,
     pub(super) way: Way,
     pub(super) tls: Tls,
+    /// PEM: whose certificates a server is believed by, instead of the machine's.
+    pub(super) roots: Option<Vec<u8>>,
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
     pub(super) database: u16,
@@ -70,6 +74,16 @@ pub enum AddressError {
     Rest,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RootsError {
+    #[error("is only for rediss://, rediss+sentinel:// and rediss+cluster://")]
+    NoTls,
+    #[error("holds no certificate")]
+    None,
+    #[error("holds a certificate that cannot be read")]
+    Unreadable,
+}
+
 impl Address {
     pub fn parse(url: &str) -> Result<Self, AddressError> {
         let (scheme, rest) = url.split_once("://").ok_or(AddressError::Scheme)?;
@@ -108,7 +122,25 @@ impl Address {
         }
         let database =
             if database.is_empty() { 0 } else { database.parse().map_err(|_| AddressError::Database)? };
-        Ok(Self { hosts, way, tls, user, password, database })
+        Ok(Self { hosts, way, tls, roots: None, user, password, database })
+    }
+
+    /// The same servers, believed only by what these certificates (PEM) have signed.
+    ///
+    /// # Errors
+    /// Where there is no TLS, or nothing to believe by.
+    pub fn trusting(mut self, roots: &str) -> Result<Self, RootsError> {
+        if self.tls == Tls::Off {
+            return Err(RootsError::NoTls);
+        }
+        if !roots.contains("-----BEGIN CERTIFICATE-----") {
+            return Err(RootsError::None);
+        }
+        self.roots = Some(roots.as_bytes().to_vec());
+        // Nothing is connected by this.
+        let host = self.hosts.first().ok_or(RootsError::None)?;
+        connect::client(&self, host, connect::Credentials::None).map_err(|_| RootsError::Unreadable)?;
+        Ok(self)
     }
 }
 
@@ -172,6 +204,16 @@ mod tests {
     fn a_cluster_has_nodes_and_no_path() {
         let address = read("rediss+cluster://one,two");
         assert_eq!((address.way, address.tls, address.hosts.len()), (Way::Cluster, Tls::On, 2));
+    }
+
+    #[test]
+    fn certificates_are_only_for_tls_and_have_to_be_some() {
+        let trusting = |url: &str, roots: &str| read(url).trusting(roots).err();
+        let (plain, tls) = ("redis://store", "rediss+cluster://one,two");
+        let broken = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
+        assert_eq!(trusting(plain, broken), Some(RootsError::NoTls));
+        assert_eq!(trusting(tls, "a key, perhaps"), Some(RootsError::None));
+        assert_eq!(trusting(tls, broken), Some(RootsError::Unreadable));
     }
 
     #[test]

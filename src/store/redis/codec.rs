@@ -12,7 +12,7 @@ use http::{
     header::{HeaderName, HeaderValue, LOCATION},
 };
 
-use crate::store::{Fence, Kept, Record};
+use crate::store::{Fence, Headers, Kept, Record};
 
 const FORMAT: u8 = 1;
 const DROPPED: u8 = 0;
@@ -28,14 +28,10 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
 
 /// That the work is done and where it led, without the answer itself.
 pub(super) fn encode_tombstone(record: &Record) -> Vec<u8> {
-    let mut headers = HeaderMap::new();
-    if let Some(location) = record.headers.get(LOCATION) {
-        headers.insert(LOCATION, location.clone());
-    }
-    write(record, &headers, DROPPED, &[])
+    write(record, &record.headers.only(&LOCATION), DROPPED, &[])
 }
 
-fn write(record: &Record, headers: &HeaderMap, kind: u8, body: &[u8]) -> Vec<u8> {
+fn write(record: &Record, headers: &Headers, kind: u8, body: &[u8]) -> Vec<u8> {
     let lines = u16::try_from(headers.len()).unwrap_or(u16::MAX);
     let mut bytes = Vec::with_capacity(32 + usize::from(lines) * 48 + body.len());
     bytes.push(FORMAT);
@@ -46,10 +42,10 @@ fn write(record: &Record, headers: &HeaderMap, kind: u8, body: &[u8]) -> Vec<u8>
     bytes.extend(lines.to_be_bytes());
     for (name, value) in headers.iter().take(usize::from(lines)) {
         // A name is at most 64 KiB long and a value far less than 4 GiB: the http crate allows no more.
-        bytes.extend(u16::try_from(name.as_str().len()).unwrap_or(u16::MAX).to_be_bytes());
-        bytes.extend(name.as_str().as_bytes());
+        bytes.extend(u16::try_from(name.len()).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend(name);
         bytes.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
-        bytes.extend(value.as_bytes());
+        bytes.extend(value);
     }
     bytes.extend(body);
     bytes
@@ -78,7 +74,7 @@ pub(super) fn decode(bytes: Bytes, remaining: Duration) -> Option<Record> {
         (DROPPED, body) if body.is_empty() => Kept::Dropped,
         _ => return None,
     };
-    Some(Record { status, headers, body, fence, answered_at, remaining })
+    Some(Record { status, headers: headers.into(), body, fence, answered_at, remaining })
 }
 
 struct Rest<'a> {
@@ -122,7 +118,7 @@ mod tests {
             }
             Record {
                 status: StatusCode::from_u16(status).expect("in its range"),
-                headers,
+                headers: headers.into(),
                 body: body.map_or(Kept::Dropped, |body| Kept::Whole(body.into())),
                 fence: Fence(fence),
                 answered_at,
@@ -142,7 +138,7 @@ mod tests {
         fn a_tombstone_keeps_where_it_led_and_no_body(record in record()) {
             let read = decode(encode_tombstone(&record).into(), record.remaining).expect("it can be read");
             prop_assert_eq!(read.status, record.status);
-            prop_assert_eq!(read.headers.get(LOCATION), record.headers.get(LOCATION));
+            prop_assert_eq!(read.headers.get(&LOCATION), record.headers.get(&LOCATION));
             prop_assert_eq!(read.body, Kept::Dropped);
         }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo,
-    RedisError, RedisResult, ServerErrorKind, Value,
+    RedisError, RedisResult, ServerErrorKind, TlsCertificates, Value,
     aio::{ConnectionLike as _, MultiplexedConnection, PubSub},
     io::tcp::TcpSettings,
 };
@@ -136,7 +136,7 @@ enum Role {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Credentials {
+pub(super) enum Credentials {
     Given,
     /// A Sentinel mostly has none of its own.
     None,
@@ -168,7 +168,7 @@ async fn connect(client: Client) -> RedisResult<MultiplexedConnection> {
     within(client.get_multiplexed_async_connection_with_config(&config)).await
 }
 
-fn client(address: &Address, host: &Host, credentials: Credentials) -> RedisResult<Client> {
+pub(super) fn client(address: &Address, host: &Host, credentials: Credentials) -> RedisResult<Client> {
     let (name, port) = (host.name.clone(), host.port);
     let endpoint = match address.tls {
         Tls::Off => ConnectionAddr::Tcp(name, port),
@@ -185,7 +185,14 @@ fn client(address: &Address, host: &Host, credentials: Credentials) -> RedisResu
         }
     }
     let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(UNACKNOWLEDGED_MAX);
-    Client::open(endpoint.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp))
+    let server = endpoint.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp);
+    match &address.roots {
+        None => Client::open(server),
+        Some(roots) => {
+            let root_cert = Some(roots.clone());
+            Client::build_with_tls(server, TlsCertificates { client_tls: None, root_cert })
+        }
+    }
 }
 
 pub(super) async fn ask<T: redis::FromRedisValue>(

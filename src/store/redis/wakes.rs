@@ -230,12 +230,12 @@ fn woken_already(woken: Woken) -> Wake {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, StatusCode};
+    use http::StatusCode;
     use proptest::prelude::*;
     use tokio::sync::oneshot::error::TryRecvError;
 
     use super::*;
-    use crate::store::Kept;
+    use crate::store::{Headers, Kept};
 
     fn key(name: &str) -> Key {
         Key(*blake3::hash(name.as_bytes()).as_bytes())
@@ -248,7 +248,7 @@ mod tests {
     fn answered(fence: u64) -> Bytes {
         let record = Record {
             status: StatusCode::CREATED,
-            headers: HeaderMap::new(),
+            headers: Headers::default(),
             body: Kept::Whole("order 1001".into()),
             fence: Fence(fence),
             answered_at: 1,

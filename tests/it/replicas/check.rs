@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    HOLD, LEASE, Policy,
+    HOLD, LEASE, Plan, Policy,
     clients::Asked,
     faults::{Fault, Kind, Place},
     replica::Turn,
@@ -20,11 +20,13 @@ const CLAIM_MAX: Duration = Duration::from_millis(600);
 const SLACK: Duration = Duration::from_millis(150);
 /// An answer on its way to those who wait for it.
 const WAKE_MAX: Duration = Duration::from_secs(1);
+/// How far the replicas of a Redis are behind it on a machine that is busy.
+const BEHIND_MAX: Duration = Duration::from_millis(200);
 /// After a fault of the store a replica may be alone for this much longer, before it notices and is back.
 const BACK_MAX: Duration = Duration::from_secs(4);
 
 pub(super) struct Book {
-    pub(super) policy: Policy,
+    pub(super) plan: Plan,
     pub(super) began: Instant,
     pub(super) runs: Vec<Run>,
     pub(super) asked: Vec<Asked>,
@@ -43,6 +45,8 @@ pub(super) struct Found {
     pub(super) after_doubt: usize,
     /// Sent by two replicas that were alone.
     pub(super) alone: usize,
+    /// Sent again, or at the same time, because a failover of Redis lost the claim.
+    pub(super) lost: usize,
 }
 
 impl Book {
@@ -77,6 +81,8 @@ impl Book {
         }
         if self.may_split(earlier, later) || self.was_out(earlier) || self.was_out(later) {
             found.overlaps_excused += 1;
+        } else if self.was_lost(earlier, later) {
+            found.lost += 1;
         } else {
             found.violations.push(format!("overlap: {} / {}", self.shown(earlier), self.shown(later)));
         }
@@ -91,6 +97,8 @@ impl Book {
             found.after_doubt += 1;
         } else if self.may_split(earlier, later) || self.was_out(later) {
             found.alone += 1;
+        } else if self.was_lost(earlier, later) {
+            found.lost += 1;
         } else {
             found.violations.push(format!("sent again: {} / {}", self.shown(earlier), self.shown(later)));
         }
@@ -99,19 +107,36 @@ impl Book {
     /// The earliest moment at which it may be sent again though nobody knows what became of it.
     fn doubt_over(&self, run: &Run) -> Option<Instant> {
         let reset = run.ended.and_then(|(at, said)| (said == Said::Nothing).then_some(at + HOLD - SLACK));
-        // A replica that was stopped between its claim and the first byte claimed before that.
-        let claimed = self
-            .faults
-            .iter()
-            .filter(|fault| fault.kind == Kind::Stopped && fault.place == Place::Replica(run.replica))
-            .filter(|fault| fault.to <= run.began + SLACK && run.began <= fault.to + CLAIM_MAX)
-            .map(|fault| fault.from)
-            .fold(run.began, Instant::min);
+        let claimed = self.claimed(run);
         let ended = run.ended.map_or(run.began, |(at, _)| at);
         let (from, to) = (claimed - CLAIM_MAX, ended + LEASE + WAKE_MAX);
         let broken = self.faults_of(run.replica).any(|fault| fault.from <= to && from <= fault.to);
         let unheard = broken.then_some(claimed - CLAIM_MAX + LEASE + HOLD);
         reset.into_iter().chain(unheard).min()
+    }
+
+    /// When it may have been claimed, but for [`CLAIM_MAX`]: a replica that was stopped between its claim and the first
+    /// byte claimed before that.
+    fn claimed(&self, run: &Run) -> Instant {
+        self.faults
+            .iter()
+            .filter(|fault| fault.kind == Kind::Stopped && fault.place == Place::Replica(run.replica))
+            .filter(|fault| fault.to <= run.began + SLACK && run.began <= fault.to + CLAIM_MAX)
+            .map(|fault| fault.from)
+            .fold(run.began, Instant::min)
+    }
+
+    /// Section 7: a failover loses what the old primary was told last, unless a replica of it was waited for. One of the
+    /// two was claimed at the old primary, in its last moments or while it was still believed, and the other at the one
+    /// that has taken its place.
+    fn was_lost(&self, earlier: &Run, later: &Run) -> bool {
+        self.plan.wait_replicas == 0
+            && self.faults.iter().any(|fault| {
+                let Some(taken) = fault.taken else { return false };
+                fault.from <= earlier.began + BEHIND_MAX
+                    && self.claimed(earlier) <= fault.to + CLAIM_MAX
+                    && taken <= later.began + SLACK
+            })
     }
 
     /// Section 2: alive, but cut off for longer than its lease and the hold, which a shop cannot know.
@@ -127,7 +152,7 @@ impl Book {
     /// always knows of itself, for as long as it lives.
     fn may_split(&self, earlier: &Run, later: &Run) -> bool {
         let same = earlier.replica == later.replica && earlier.life == later.life;
-        self.policy == Policy::Local && !same && (self.was_alone(earlier) || self.was_alone(later))
+        self.plan.policy == Policy::Local && !same && (self.was_alone(earlier) || self.was_alone(later))
     }
 
     fn was_alone(&self, run: &Run) -> bool {
@@ -210,8 +235,9 @@ impl Book {
     pub(super) fn history(&self) -> String {
         let mut lines: Vec<(Instant, String)> = Vec::new();
         for fault in &self.faults {
-            let Fault { place, kind, from, to } = fault;
+            let Fault { place, kind, from, to, taken } = fault;
             lines.push((*from, format!("{place:?} {kind:?} until {}", self.at(*to))));
+            lines.extend(taken.map(|taken| (taken, "another Redis has taken over".to_owned())));
         }
         for turn in &self.turns {
             let word = if turn.is_up { "with the store" } else { "without the store" };

@@ -8,7 +8,7 @@ use std::{
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
-    Policy, World,
+    ALONE, World,
     clients::{Asked, post},
     shop::Manner,
 };
@@ -18,7 +18,7 @@ const ANSWER_BYTES: usize = 2000;
 impl World {
     async fn steady(work: Duration) -> Self {
         let manner = Manner::Steady { work, bytes: ANSWER_BYTES };
-        let world = Self::start(Policy::Refuse, manner, &[]).await;
+        let world = Self::start(ALONE, manner, &[]).await;
         world.comes_to_rest().await;
         // The scripts are known, and each replica has a connection to the shop.
         for replica in 0..3 {
@@ -28,7 +28,7 @@ impl World {
     }
 
     fn ask_redis(&self, command: &str) -> String {
-        self.redis.lock().expect("nobody panics with it").command(command)
+        self.servers.lock().expect("nobody panics with it").nodes[0].command(command)
     }
 
     /// How often each command was called, by whoever.

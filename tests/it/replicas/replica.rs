@@ -13,7 +13,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{HOLD, LEASE, Policy};
+use super::{
+    HOLD, LEASE, Plan, Policy,
+    network::{Net, Party},
+};
 
 /// It must be up within this.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -28,6 +31,7 @@ pub(super) struct Turn {
 
 pub(super) struct Replicas {
     folder: TempDir,
+    net: Arc<Net>,
     places: Vec<Mutex<Option<Place>>>,
     lives: Arc<Mutex<Vec<usize>>>,
     turns: Arc<Mutex<Vec<Turn>>>,
@@ -52,18 +56,20 @@ impl Drop for Place {
 
 impl Replicas {
     pub(super) fn new(
-        policy: Policy,
+        plan: Plan,
+        net: Arc<Net>,
         lives: Arc<Mutex<Vec<usize>>>,
-        to: &[(SocketAddr, SocketAddr)],
+        (shops, store): (&[SocketAddr], &str),
     ) -> Arc<Self> {
         let folder = tempfile::tempdir().expect("there is a place for files");
-        for (replica, (shop, store)) in to.iter().enumerate() {
-            let text = configuration(policy, *shop, *store);
+        for (replica, shop) in shops.iter().enumerate() {
+            let text = configuration(plan, *shop, store);
             fs::write(folder.path().join(format!("{replica}.toml")), text).expect("the place is ours");
         }
-        let places = to.iter().map(|_| Mutex::default()).collect();
-        let replicas = Self { folder, places, lives, turns: Arc::default(), complaints: Arc::default() };
-        (0..to.len()).for_each(|replica| replicas.start(replica));
+        let places = shops.iter().map(|_| Mutex::default()).collect();
+        let (turns, complaints) = (Arc::default(), Arc::default());
+        let replicas = Self { folder, net, places, lives, turns, complaints };
+        (0..shops.len()).for_each(|replica| replicas.start(replica));
         Arc::new(replicas)
     }
 
@@ -117,6 +123,7 @@ impl Replicas {
         command.arg("run").arg("--config").arg(file).stdin(Stdio::null());
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        self.net.enlist(child.id(), Party::Replica(replica));
         let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         let turns = Arc::clone(&self.turns);
         thread::spawn(move || {
@@ -163,12 +170,12 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().expect("nobody panics with it")
 }
 
-fn configuration(policy: Policy, shop: SocketAddr, store: SocketAddr) -> String {
-    let on_store_down = match policy {
+fn configuration(plan: Plan, shop: SocketAddr, store: &str) -> String {
+    let on_store_down = match plan.policy {
         Policy::Refuse => "refuse",
         Policy::Local => "local",
     };
-    let (lease, hold) = (LEASE.as_secs(), HOLD.as_secs());
+    let (lease, hold, wait_replicas) = (LEASE.as_secs(), HOLD.as_secs(), plan.wait_replicas);
     format!(
         r#"
 listener = [{{ address = "127.0.0.1:0" }}]
@@ -177,7 +184,8 @@ upstream = [{{ name = "shop", servers = ["http://{shop}"] }}]
 
 [store]
 kind = "redis"
-url = "redis://{store}/0"
+url = "{store}"
+wait_replicas = {wait_replicas}
 lease = "{lease}s"
 deadline = "600ms"
 on_store_down = "{on_store_down}"

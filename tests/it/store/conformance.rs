@@ -175,7 +175,7 @@ pub(crate) fn record(fence: Fence, text: &str) -> Arc<Record> {
     let body = [b"\0\r\n\xff\xfe", text.as_bytes()].concat();
     Arc::new(Record {
         status: StatusCode::CREATED,
-        headers,
+        headers: headers.into(),
         body: Kept::Whole(Bytes::from(body)),
         fence,
         answered_at: 1_795_000_000,

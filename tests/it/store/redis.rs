@@ -3,6 +3,7 @@
 
 mod faults;
 mod finding;
+mod tls;
 mod waking;
 
 use std::{sync::Arc, time::Duration};

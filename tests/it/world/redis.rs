@@ -62,7 +62,8 @@ impl RedisServer {
         })
     }
 
-    fn start_with(arguments: impl Fn(&Path, u16, u16) -> Vec<String>) -> Self {
+    /// What it is started with is said for its folder, its port and its second port.
+    pub(crate) fn start_with(arguments: impl Fn(&Path, u16, u16) -> Vec<String>) -> Self {
         // Another process may take the port first; then the server ends at once, and another port is tried.
         for _ in 0..10 {
             let folder = tempfile::tempdir().expect("a folder for the server");
@@ -81,9 +82,18 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// One command, as it would be typed, and its answer as it comes over the wire.
     pub(crate) fn command(&self, command: &str) -> String {
-        send(self.port, command).unwrap_or_else(|| panic!("no answer to {command}"))
+        self.ask(command, PATIENCE).unwrap_or_else(|| panic!("no answer to {command}"))
+    }
+
+    /// The same, where it may be gone, or not answer at all.
+    pub(crate) fn ask(&self, command: &str, patience: Duration) -> Option<String> {
+        send(self.port, command, patience)
     }
 
     /// As with `kill -9`.
@@ -110,7 +120,7 @@ impl RedisServer {
             if self.child.try_wait().expect("it can be asked").is_some() {
                 return false;
             }
-            if send(self.port, "PING").is_some_and(|answer| answer.starts_with("+PONG")) {
+            if self.ask("PING", PATIENCE).is_some_and(|answer| answer.starts_with("+PONG")) {
                 return true;
             }
             thread::sleep(Duration::from_millis(5));
@@ -138,14 +148,14 @@ fn spawn(folder: &TempDir, arguments: &[String]) -> Child {
         .expect("redis-server is installed (tests/install)")
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     listener.local_addr().expect("it is bound").port()
 }
 
-fn send(port: u16, command: &str) -> Option<String> {
+fn send(port: u16, command: &str, patience: Duration) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
     stream.write_all(format!("{command}\r\n").as_bytes()).ok()?;
     // It closes too, once it has answered. A Sentinel knows no QUIT.
     stream.shutdown(Shutdown::Write).ok()?;

@@ -158,7 +158,7 @@ fn record(text: u8) -> Arc<Record> {
     headers.insert(LOCATION, HeaderValue::from(u16::from(text)));
     Arc::new(Record {
         status: StatusCode::CREATED,
-        headers,
+        headers: headers.into(),
         body: Kept::Whole(Bytes::from(format!("order {text}"))),
         fence: Fence(u64::from(text)),
         answered_at: 7,

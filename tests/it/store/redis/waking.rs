@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::store::conformance::{ask, done, lead, replay, settle};
-use http::{HeaderMap, StatusCode};
-use oncegate::store::{Fence, Judged, Kept, Record, Wake, Woken};
+use http::StatusCode;
+use oncegate::store::{Fence, Headers, Judged, Kept, Record, Wake, Woken};
 
 /// Sooner than any poll would come.
 const PUSHED_WITHIN: Duration = Duration::from_secs(10);
@@ -11,7 +11,7 @@ const PUSHED_WITHIN: Duration = Duration::from_secs(10);
 fn answer(bytes: usize) -> Arc<Record> {
     Arc::new(Record {
         status: StatusCode::OK,
-        headers: HeaderMap::new(),
+        headers: Headers::default(),
         body: Kept::Whole(vec![b'x'; bytes].into()),
         fence: Fence(1),
         answered_at: 0,
