@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     answer::{judge::DoneWhen, refusal::Busy},
-    request::{Rules, Secret, source::Source, verify::Verify},
+    request::{Rules, Secret, body::BodyAs, source::Source, verify::Verify},
     route::matcher::Matcher,
     store::{InDoubtPolicy, OnStoreDown},
     upstream::fleet::{FleetSettings, ServerSettings},
@@ -260,6 +260,8 @@ pub struct Guard {
     pub send_idempotency_key: SendKey,
     /// In whose words a request is refused.
     pub busy: Busy,
+    /// What its requests' bodies are read as. Routes are told apart by what is declared all the same.
+    pub body_as: BodyAs,
     /// Bytes of a request's body, as it comes.
     pub body_max: usize,
     /// For the whole body.

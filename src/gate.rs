@@ -225,7 +225,8 @@ fn came(
 
 /// Which order, which request, whose.
 fn extract(core: &Core, guard: &Guard, matched: &Matched, read: &Collected) -> Result<Reading, Unread> {
-    let content = request::body::read(&matched.parts.headers, &read.bytes, guard.decoded_max);
+    let content =
+        request::body::read_as(guard.body_as, &matched.parts.headers, &read.bytes, guard.decoded_max);
     let host = find::host(&matched.parts);
     let view = search::view(&matched.parts, &host, &matched.path, &matched.params);
     request::read(&guard.rules, &core.gate.secret, &view, &content)

@@ -12,6 +12,7 @@ pub mod body;
 pub mod canonical;
 pub mod explain;
 pub mod fingerprint;
+pub mod graphql;
 mod ignore;
 pub mod json;
 pub mod lookup;
@@ -25,6 +26,7 @@ mod shown;
 pub mod source;
 mod step;
 pub mod verify;
+pub mod xml;
 
 pub use self::{
     body::Content,

@@ -25,6 +25,7 @@ const OWNERS: [(&str, &[&str]); 14] = [
     ("toml", &["config"]),
     ("annotate_snippets", &["config"]),
     ("dashmap", &["claim"]),
+    ("quick_xml", &["request/xml"]),
     ("hmac", &["request/verify"]),
     ("redb", &["store/file"]),
     ("redis", &["store/redis"]),

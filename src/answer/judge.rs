@@ -17,13 +17,13 @@ mod json;
 /// The bound on an excerpt of a body in an explanation, in characters.
 const EXCERPT_CHARS_MAX: usize = 80;
 
-/// One alternative of `done_when` or `pending_when` as it was typed. All of its conditions must hold. Patterns are exact text,
-/// `~regex`, or `*` for present.
+/// One alternative of `done_when` or `pending_when` as it was typed. All of its conditions must hold. Patterns are exact
+/// text, `~regex`, `*` for present, or `!` and one of these for what must not be so.
 #[derive(Clone, Debug, Default)]
 pub struct DoneSpec {
     /// `200`, `2xx`, `200-299`. Empty: 2xx and 3xx except 304.
     pub status: Vec<String>,
-    /// A regular expression that is searched for in the bytes of the body.
+    /// A regular expression that is searched for in the bytes of the body; with `!` before it, one that is not to be found.
     pub body: Option<String>,
     /// JSON pointers (RFC 6901) and patterns. Numbers are compared by their text, strings by their content, objects
     /// and arrays by their raw text; `null` counts as absent.
@@ -80,7 +80,7 @@ struct Alternative {
 
 #[derive(Clone, Debug)]
 enum Condition {
-    Body(Regex),
+    Body(Pattern),
     Json { pointer: json::Pointer, pattern: Pattern },
     Header { name: HeaderName, pattern: Pattern },
 }
@@ -90,6 +90,8 @@ enum Pattern {
     Present,
     Text(String),
     Regex(Regex),
+    /// What is not there is not so either.
+    Not(Box<Pattern>),
 }
 
 /// An answer's body; its JSON is looked for once, when the first condition asks for it.
@@ -295,20 +297,22 @@ impl Alternative {
 impl Condition {
     fn holds(&self, headers: &HeaderMap, body: &Body<'_>) -> bool {
         match self {
-            Self::Body(regex) => regex.is_match(body.bytes),
+            Self::Body(pattern) => pattern.takes_one([body.bytes].into_iter()),
             Self::Json { pointer, pattern } => {
-                let found = body.root().and_then(|root| pointer.find(root));
-                found.and_then(json::text).is_some_and(|text| pattern.takes(text.as_bytes()))
+                // Of a page of errors nothing can be said that must not stand in JSON.
+                let Some(found) = body.root().map(|root| pointer.find(root)) else { return false };
+                let texts: Vec<_> = found.into_iter().filter_map(json::text).collect();
+                pattern.takes_one(texts.iter().map(|text| text.as_bytes()))
             }
             Self::Header { name, pattern } => {
-                headers.get_all(name).iter().any(|line| pattern.takes(line.as_bytes().trim_ascii()))
+                pattern.takes_one(headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()))
             }
         }
     }
 
     fn written(&self) -> String {
         match self {
-            Self::Body(regex) => format!("body ~{}", regex.as_str()),
+            Self::Body(pattern) => format!("body {}", pattern.written()),
             Self::Json { pointer, pattern } => format!("json {} {}", pointer.written(), pattern.written()),
             Self::Header { name, pattern } => format!("header {name} {}", pattern.written()),
         }
@@ -321,7 +325,7 @@ impl Condition {
             }
             Self::Json { pointer, .. } => match body.root() {
                 None => "no JSON".to_owned(),
-                Some(root) => match pointer.find(root).and_then(json::text) {
+                Some(root) => match pointer.find(root).into_iter().find_map(json::text) {
                     None => "nothing there".to_owned(),
                     Some(text) => excerpt(text.as_bytes()),
                 },
@@ -335,11 +339,20 @@ impl Condition {
 }
 
 impl Pattern {
+    /// Whether one of the values is what is wanted, or none is what is not.
+    fn takes_one<'a>(&self, mut values: impl Iterator<Item = &'a [u8]>) -> bool {
+        match self {
+            Self::Not(pattern) => !values.any(|value| pattern.takes(value)),
+            wanted => values.any(|value| wanted.takes(value)),
+        }
+    }
+
     fn takes(&self, text: &[u8]) -> bool {
         match self {
             Self::Present => true,
             Self::Text(wanted) => wanted.as_bytes() == text,
             Self::Regex(regex) => regex.is_match(text),
+            Self::Not(pattern) => !pattern.takes(text),
         }
     }
 
@@ -348,6 +361,7 @@ impl Pattern {
             Self::Present => "present".to_owned(),
             Self::Text(text) => format!("= {text:?}"),
             Self::Regex(regex) => format!("~{}", regex.as_str()),
+            Self::Not(pattern) => format!("not {}", pattern.written()),
         }
     }
 }
@@ -501,6 +515,59 @@ mod tests {
             judged(&when(&[json("/a", "~order-received")]), 200, r#"{"a":"x\/order-received\/1"}"#),
             Judged::Done
         );
+    }
+
+    #[test]
+    fn an_order_of_graphql_is_told_by_what_is_there_and_what_is_not() {
+        // Magento answers 200 to everything, with the member called as the client liked.
+        let done = DoneSpec {
+            status: vec!["200".into()],
+            json: vec![
+                ("/errors".into(), "!*".into()),
+                ("/data/*/errors".into(), "!~[{]".into()),
+                ("/data/*/orderV2/number".into(), "*".into()),
+            ],
+            ..DoneSpec::default()
+        };
+        let when = when(&[done]);
+        let placed = r#"{"data":{"mine":{"orderV2":{"number":"000000044"},"errors":[]}}}"#;
+        assert_eq!(judged(&when, 200, placed), Judged::Done);
+        for failed in [
+            r#"{"errors":[{"message":"x"}],"data":{"mine":null}}"#,
+            r#"{"errors":[],"data":{"mine":{"orderV2":{"number":"1"}}}}"#,
+            r#"{"data":{"mine":{"orderV2":null,"errors":[{"code":"UNABLE_TO_PLACE_ORDER"}]}}}"#,
+            r#"{"data":{"mine":{"orderV2":{"number":"1"},"errors":[{"code":"UNDEFINED"}]}}}"#,
+            r#"{"data":{"mine":{"orderV2":{"number":null}}}}"#,
+            "",
+        ] {
+            assert_eq!(judged(&when, 200, failed), Judged::Failed, "{failed}");
+        }
+        let explained = when.explain(StatusCode::OK, &HeaderMap::new(), br#"{"errors":[1]}"#);
+        assert_eq!(explained.why, r#"wanted json /errors not present, found "[1]""#);
+    }
+
+    #[test]
+    fn what_must_not_be_there_may_be_missing() {
+        let not = |body: Option<&str>, header: Option<&str>| {
+            let header = header.map(|pattern| ("Location".into(), pattern.into()));
+            when(&[DoneSpec {
+                body: body.map(Into::into),
+                header: header.into_iter().collect(),
+                ..DoneSpec::default()
+            }])
+        };
+        assert_eq!(judged(&not(Some("!^-1$"), None), 200, "-1"), Judged::Failed);
+        assert_eq!(judged(&not(Some("!^-1$"), None), 200, ""), Judged::Done);
+        let alone = when(&[json("/errors", "!*")]);
+        assert_eq!(judged(&alone, 200, r#"{"data":1}"#), Judged::Done);
+        assert_eq!(judged(&alone, 200, "<html>"), Judged::Failed, "it is no JSON at all");
+        let mut headers = HeaderMap::new();
+        let elsewhere = not(None, Some("!~/cart"));
+        assert_eq!(elsewhere.judge(StatusCode::FOUND, &headers, b""), Judged::Done);
+        headers.append("location", "/x".parse().unwrap());
+        headers.append("location", "/cart".parse().unwrap());
+        assert_eq!(elsewhere.judge(StatusCode::FOUND, &headers, b""), Judged::Failed);
+        assert!(DoneWhen::new(&[DoneSpec { body: Some("!(".into()), ..DoneSpec::default() }]).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     json::{Document, Pointer},
     lookup::Lookup,
     multipart::{self, Multipart},
-    query,
+    query, xml,
 };
 
 /// A body as its declared type has it.
@@ -25,6 +25,8 @@ pub enum Content {
     /// `application/x-www-form-urlencoded`, still encoded; it is walked where it is needed.
     Form(Bytes),
     Multipart(Multipart),
+    /// XML without its content coding; it is read where it is needed.
+    Xml(Bytes),
     /// Any other type, or none.
     Raw(Bytes),
     /// No safe reading. The bytes are those that came, in their coding; the reason is a sentence without values.
@@ -39,6 +41,8 @@ pub enum Content {
 pub enum Reads {
     Json,
     Form,
+    Xml,
+    Graphql,
 }
 
 impl Content {
@@ -49,7 +53,7 @@ impl Content {
             Self::Form(raw) => query::lookup(raw, name.as_bytes()),
             Self::Multipart(multipart) => multipart.lookup(name.as_bytes()),
             Self::Unreadable { reason, .. } => Lookup::Unreadable(reason.to_string()),
-            Self::Empty | Self::Json(_) | Self::Raw(_) => Lookup::Absent,
+            Self::Empty | Self::Json(_) | Self::Xml(_) | Self::Raw(_) => Lookup::Absent,
         }
     }
 
@@ -64,7 +68,17 @@ impl Content {
         match self {
             Self::Json(document) => document.lookup(pointer),
             Self::Unreadable { reason, .. } => Lookup::Unreadable(reason.to_string()),
-            Self::Empty | Self::Form(_) | Self::Multipart(_) | Self::Raw(_) => Lookup::Absent,
+            Self::Empty | Self::Form(_) | Self::Multipart(_) | Self::Xml(_) | Self::Raw(_) => Lookup::Absent,
+        }
+    }
+
+    /// Looks up the way to an element. Absent in bodies that were not declared as XML.
+    #[must_use]
+    pub fn xml_at(&self, path: &xml::Path) -> Lookup {
+        match self {
+            Self::Xml(body) => xml::lookup(body, path),
+            Self::Unreadable { reason, .. } => Lookup::Unreadable(reason.to_string()),
+            Self::Empty | Self::Json(_) | Self::Form(_) | Self::Multipart(_) | Self::Raw(_) => Lookup::Absent,
         }
     }
 
@@ -73,7 +87,12 @@ impl Content {
     pub fn unreadable(&self) -> Option<&str> {
         match self {
             Self::Unreadable { reason, .. } => Some(reason),
-            Self::Empty | Self::Json(_) | Self::Form(_) | Self::Multipart(_) | Self::Raw(_) => None,
+            Self::Empty
+            | Self::Json(_)
+            | Self::Form(_)
+            | Self::Multipart(_)
+            | Self::Xml(_)
+            | Self::Raw(_) => None,
         }
     }
 
@@ -82,8 +101,9 @@ impl Content {
     pub fn fits(&self, reads: Reads) -> bool {
         match self {
             Self::Empty => true,
-            Self::Json(_) => reads == Reads::Json,
-            Self::Form(_) | Self::Multipart(_) => reads == Reads::Form,
+            Self::Json(_) => matches!(reads, Reads::Json | Reads::Graphql),
+            Self::Form(_) | Self::Multipart(_) => matches!(reads, Reads::Form | Reads::Graphql),
+            Self::Xml(_) => reads == Reads::Xml,
             Self::Raw(_) | Self::Unreadable { .. } => false,
         }
     }
@@ -94,7 +114,7 @@ impl Content {
         match self {
             Self::Empty | Self::Multipart(_) => 0,
             Self::Json(document) => document.length(),
-            Self::Form(raw) | Self::Raw(raw) | Self::Unreadable { raw, .. } => raw.len(),
+            Self::Form(raw) | Self::Xml(raw) | Self::Raw(raw) | Self::Unreadable { raw, .. } => raw.len(),
         }
     }
 
@@ -106,19 +126,35 @@ impl Content {
             Self::Json(_) => "JSON",
             Self::Form(_) => "a form",
             Self::Multipart(_) => "a multipart form",
-            Self::Raw(_) => "neither a form nor JSON",
+            Self::Xml(_) => "XML",
+            Self::Raw(_) => "neither a form nor JSON nor XML",
             Self::Unreadable { .. } => "something that cannot be read",
         }
     }
 }
 
+/// What a body is, whatever its sender declares (`body_as`): Amazon's notifications are JSON under `text/plain`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BodyAs {
+    Declared,
+    Json,
+    Form,
+    Xml,
+}
+
 /// Reads a complete body as its headers declare it. `decoded_bytes_max` bounds what a content coding may unfold to.
 #[must_use]
 pub fn read(headers: &HeaderMap, raw: &Bytes, decoded_bytes_max: usize) -> Content {
+    read_as(BodyAs::Declared, headers, raw, decoded_bytes_max)
+}
+
+/// The same, of a route that knows better than its senders.
+#[must_use]
+pub fn read_as(body_as: BodyAs, headers: &HeaderMap, raw: &Bytes, decoded_bytes_max: usize) -> Content {
     if raw.is_empty() {
         return Content::Empty;
     }
-    match read_declared(headers, raw, decoded_bytes_max) {
+    match read_declared(body_as, headers, raw, decoded_bytes_max) {
         Ok(content) => content,
         Err(reason) => Content::Unreadable { raw: raw.clone(), reason },
     }
@@ -130,6 +166,7 @@ enum Media {
     Json,
     Form,
     Multipart,
+    Xml,
     Other,
 }
 
@@ -143,9 +180,19 @@ enum Coding {
 
 type Reason = Cow<'static, str>;
 
-fn read_declared(headers: &HeaderMap, raw: &Bytes, decoded_bytes_max: usize) -> Result<Content, Reason> {
+fn read_declared(
+    body_as: BodyAs,
+    headers: &HeaderMap,
+    raw: &Bytes,
+    decoded_bytes_max: usize,
+) -> Result<Content, Reason> {
     let content_type = single(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
-    let media = media(content_type);
+    let media = match body_as {
+        BodyAs::Declared => media(content_type),
+        BodyAs::Json => Media::Json,
+        BodyAs::Form => Media::Form,
+        BodyAs::Xml => Media::Xml,
+    };
     if media == Media::Other {
         // No key is read from such a body, so its coding does not matter: it is hashed as it came.
         return Ok(Content::Raw(raw.clone()));
@@ -170,6 +217,7 @@ fn read_declared(headers: &HeaderMap, raw: &Bytes, decoded_bytes_max: usize) -> 
                 Err(problem) => Err(format!("the body is declared as a multipart form: {problem}").into()),
             }
         }
+        Media::Xml => Ok(Content::Xml(body)),
         Media::Other => Ok(Content::Raw(body)),
     }
 }
@@ -199,21 +247,26 @@ fn media(content_type: &[u8]) -> Media {
     let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
     let essence = content_type[..end].trim_ascii();
     let is = |name: &[u8]| essence.eq_ignore_ascii_case(name);
-    let suffix = essence.len().checked_sub(b"+json".len()).map(|at| &essence[at..]);
+    let ends = |suffix: &[u8]| {
+        let at = essence.len().checked_sub(suffix.len()).filter(|_| essence.contains(&b'/'));
+        at.is_some_and(|at| essence[at..].eq_ignore_ascii_case(suffix))
+    };
     if is(b"application/json") {
         Media::Json
     } else if is(b"application/x-www-form-urlencoded") {
         Media::Form
     } else if is(b"multipart/form-data") {
         Media::Multipart
-    } else if essence.contains(&b'/') && suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json")) {
+    } else if ends(b"+json") {
         Media::Json
+    } else if is(b"application/xml") || is(b"text/xml") || ends(b"+xml") {
+        Media::Xml
     } else {
         Media::Other
     }
 }
 
-/// JSON is UTF-8 (RFC 8259 section 8.1). A form may be in any charset whose letters below 128 are ASCII.
+/// JSON is UTF-8 (RFC 8259 section 8.1), and so is XML here. A form may be in any charset whose letters below 128 are ASCII.
 fn check_charset(media: Media, content_type: &[u8]) -> Result<(), Reason> {
     let Some(parameters) = memchr::memchr(b';', content_type) else { return Ok(()) };
     let lower = content_type[parameters + 1..].to_ascii_lowercase();
@@ -230,7 +283,8 @@ fn check_charset(media: Media, content_type: &[u8]) -> Result<(), Reason> {
     let is_known = match charset {
         b"utf-8" | b"utf8" | b"us-ascii" | b"ascii" => true,
         other => {
-            media != Media::Json && (other.starts_with(b"iso-8859-") || other.starts_with(b"windows-125"))
+            matches!(media, Media::Form | Media::Multipart)
+                && (other.starts_with(b"iso-8859-") || other.starts_with(b"windows-125"))
         }
     };
     if is_known { Ok(()) } else { Err("the body is in a charset that is not read".into()) }
@@ -310,6 +364,19 @@ mod tests {
         assert!(
             content(&[("content-type", "application/json; charset=utf-16")], "{}").unreadable().is_some()
         );
+    }
+
+    #[test]
+    fn a_route_may_know_better_than_its_senders() {
+        let plain = headers(&[("content-type", "text/plain; charset=UTF-8")]);
+        let read =
+            |body_as, body: &'static str| read_as(body_as, &plain, &Bytes::from_static(body.as_bytes()), 99);
+        let message = r#"{"MessageId":"7"}"#;
+        assert_eq!(read(BodyAs::Json, message).json("/MessageId"), Lookup::text("7"));
+        assert!(matches!(read(BodyAs::Declared, message), Content::Raw(_)));
+        assert_eq!(read(BodyAs::Form, "id=7").form("id"), Lookup::text("7"));
+        assert!(matches!(read(BodyAs::Xml, "<a/>"), Content::Xml(_)));
+        assert!(read(BodyAs::Json, "id=7").unreadable().is_some());
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub(super) fn feed(content: &Content, ignore: &[Ignore], digest: &mut Digest<'_>
             digest.tag(b'M');
             feed_multipart(multipart, ignore, digest);
         }
+        Content::Xml(body) => {
+            digest.tag(b'X');
+            digest.part(body);
+        }
         Content::Raw(raw) | Content::Unreadable { raw, .. } => {
             digest.tag(b'R');
             digest.part(raw);
@@ -68,7 +72,7 @@ pub fn print(content: &Content, ignore: &[Ignore]) -> String {
                 push_line(&part.name, &content, &mut out);
             }
         }
-        Content::Raw(raw) | Content::Unreadable { raw, .. } => {
+        Content::Xml(raw) | Content::Raw(raw) | Content::Unreadable { raw, .. } => {
             let _ = write!(out, "{} bytes as they came", raw.len());
         }
     }

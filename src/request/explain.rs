@@ -141,9 +141,11 @@ fn notes(rules: &Rules, content: &Content, identity: Option<IdentityRead>) -> Ve
         }
         Content::Raw(_) => {
             notes.push(
-                "the body is fingerprinted byte for byte: it is declared as neither a form nor JSON".into(),
+                "the body is fingerprinted byte for byte: it is declared as neither a form nor JSON nor XML"
+                    .into(),
             );
         }
+        Content::Xml(_) => notes.push("XML is fingerprinted byte for byte".into()),
         Content::Empty | Content::Json(_) | Content::Form(_) | Content::Multipart(_) => {}
     }
     for rule in &rules.ignore {

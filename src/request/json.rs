@@ -99,6 +99,18 @@ impl Pointer {
         Self { tokens: [self.tokens.as_slice(), &inner.tokens].concat() }
     }
 
+    /// Each item of an array.
+    #[must_use]
+    pub fn each() -> Self {
+        Self { tokens: vec![Token::Each] }
+    }
+
+    /// The whole document.
+    #[must_use]
+    pub fn whole() -> Self {
+        Self { tokens: Vec::new() }
+    }
+
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.tokens.is_empty()
@@ -186,6 +198,12 @@ impl Document {
             values.push(Value { bytes: bytes.to_vec(), kind });
         }
         if values.is_empty() { Lookup::Absent } else { Lookup::Found(values) }
+    }
+
+    /// How many items the document has, if it is an array.
+    #[must_use]
+    pub fn items(&self) -> usize {
+        if self.node(ROOT).kind == NodeKind::Array { self.inner(ROOT).count() } else { 0 }
     }
 
     /// Every node that the pointer names, those under doubled members included.

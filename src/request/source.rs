@@ -13,12 +13,14 @@ pub use super::lookup::{Kind, Lookup, VALUE_BYTES_MAX, VALUES_MAX, Value, Values
 use super::{
     View,
     body::{Content, Reads},
+    graphql::{self, Pick},
     json::Pointer,
     query::{self, Plus},
     step::Step,
+    xml,
 };
 
-const KINDS: &str = "path, query, header, cookie, form, json";
+const KINDS: &str = "path, query, header, cookie, form, json, xml, graphql";
 const STEPS: &str = "json:/pointer, form:NAME, jwt:CLAIM, segment:N";
 /// How many steps a source may have.
 const STEPS_MAX: usize = 4;
@@ -47,6 +49,12 @@ pub enum SourceProblem {
     HeaderName(String),
     #[error("`{0}` is no JSON pointer: it is empty (the whole document) or begins with `/` (RFC 6901)")]
     Pointer(String),
+    #[error(
+        "`{0}` is no way to an XML element: write /order/id, /order/*/id for each, or /order/@id for an attribute"
+    )]
+    XmlPath(String),
+    #[error("`{0}` names no argument: write cart_id, or the whole way, input/items/*/id")]
+    GraphqlName(String),
     #[error("`{0}` is no step; there are {STEPS}")]
     UnknownStep(String),
     #[error("`segment:{0}` needs a number from 0 to 99")]
@@ -68,6 +76,8 @@ enum Place {
     CookiePrefix(String),
     Form(String),
     Json(Pointer),
+    Xml(xml::Path),
+    Graphql(Pick),
 }
 
 impl Source {
@@ -104,6 +114,8 @@ impl Source {
         match self.place {
             Place::Form(_) => Some(Reads::Form),
             Place::Json(_) => Some(Reads::Json),
+            Place::Xml(_) => Some(Reads::Xml),
+            Place::Graphql(_) => Some(Reads::Graphql),
             Place::Path(_)
             | Place::Query(_)
             | Place::Header(_)
@@ -123,6 +135,8 @@ impl Source {
             Place::CookiePrefix(prefix) => return self.read_cookie_prefix(view, prefix),
             Place::Form(name) => content.form(name),
             Place::Json(pointer) => content.json_at(pointer),
+            Place::Xml(path) => content.xml_at(path),
+            Place::Graphql(pick) => graphql::lookup(view, content, pick),
         };
         self.walk_on(found)
     }
@@ -219,6 +233,12 @@ impl Place {
             },
             "form" => Self::Form(named()?),
             "json" => Self::Json(parse_pointer(name)?),
+            "xml" => {
+                Self::Xml(xml::Path::parse(name).ok_or_else(|| SourceProblem::XmlPath(name.to_owned()))?)
+            }
+            "graphql" => {
+                Self::Graphql(Pick::parse(name).ok_or_else(|| SourceProblem::GraphqlName(name.to_owned()))?)
+            }
             other => return Err(SourceProblem::UnknownKind(other.to_owned())),
         })
     }
@@ -355,6 +375,8 @@ mod tests {
             "form:custom|json:/order_id",
             "json:/items/*/id",
             "json:",
+            "xml:/order/@id",
+            "graphql:input/cart_id",
         ] {
             assert_eq!(Source::parse(text).unwrap().to_string(), text);
         }
@@ -364,8 +386,8 @@ mod tests {
     fn a_wrong_source_is_told_what_there_is() {
         let wrong = |text: &str| Source::parse(text).unwrap_err().to_string();
         assert_eq!(
-            wrong("xml:/a"),
-            "there is no source of the kind `xml`; there are path, query, header, cookie, form, json"
+            wrong("yaml:/a"),
+            "there is no source of the kind `yaml`; there are path, query, header, cookie, form, json, xml, graphql"
         );
         assert!(wrong("cart").contains("kind:name"));
         assert!(wrong("json:order_id").contains("begins with `/`"));
@@ -382,6 +404,9 @@ mod tests {
             "cookie:a|segment:100",
             "json:/a|json:b",
             "json:/a~",
+            "xml:order",
+            "graphql:a b",
+            "graphql:",
         ] {
             assert!(Source::parse(text).is_err(), "{text}");
         }
@@ -474,10 +499,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_and_no_request_make_it_panic(
-            text in r"(path|query|header|cookie|form|json|x):[a-z/*~|:\[\]0-9]{0,12}",
+            text in r"(path|query|header|cookie|form|json|xml|graphql|x):[a-z/*~|:\[\]0-9]{0,12}",
             line in "[ -~]{0,40}",
             body in proptest::collection::vec(any::<u8>(), 0..40),
-            content_type in prop_oneof![Just("application/json"), Just("application/x-www-form-urlencoded"), Just("multipart/form-data; boundary=B")],
+            content_type in prop_oneof![Just("application/json"), Just("application/x-www-form-urlencoded"), Just("multipart/form-data; boundary=B"), Just("text/xml")],
         ) {
             if let Ok(source) = Source::parse(&text) {
                 prop_assert_eq!(source.to_string(), text);

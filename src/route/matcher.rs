@@ -29,6 +29,10 @@ pub struct Spec {
     pub cookies: Vec<(String, Pattern)>,
     pub form: Vec<(String, Pattern)>,
     pub json: Vec<(String, Pattern)>,
+    /// Whatever a source can read, by the source's text: `xml:/order/@id`, `form:custom|json:/order_id`.
+    pub sources: Vec<(String, Pattern)>,
+    /// Root fields of the mutation that the request selects; `*` is any.
+    pub graphql_mutation: Vec<String>,
     /// `application/json`, or `multipart/*`.
     pub content_type: Vec<String>,
     pub not: Option<Box<Spec>>,
@@ -159,7 +163,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        request::source::{Kind, Lookup, Value},
+        request::{
+            graphql::Carries,
+            source::{Kind, Lookup, Source, Value},
+        },
         route::path,
     };
 
@@ -229,6 +236,14 @@ mod tests {
         fn json(&self, _: &str) -> Lookup {
             self.json.clone()
         }
+
+        fn source(&self, _: &Source, _: &View<'_>) -> Lookup {
+            self.json.clone()
+        }
+
+        fn mutation(&self, _: &[String], _: &View<'_>) -> Carries {
+            Carries::No
+        }
     }
 
     fn found(value: &str) -> Lookup {
@@ -245,6 +260,61 @@ mod tests {
     }
 
     const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+
+    fn with_content(spec: &Spec, request: &str, headers: &[(&str, &str)], body: &str) -> BodyMatch {
+        let matcher = Matcher::new(spec).unwrap();
+        let body = bytes::Bytes::copy_from_slice(body.as_bytes());
+        ask(request, headers, |view, readings| {
+            let content = crate::request::body::read(view.headers, &body, 1 << 20);
+            matcher.body(view, readings, &content)
+        })
+    }
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+
+    #[test]
+    fn a_mutation_is_asked_for_by_its_root_field_and_certainly_excluded_only_where_it_is_all() {
+        let place = Spec { graphql_mutation: texts(&["placeOrder"]), ..spec(&["POST"], "/graphql") };
+        let matched = |body: &str| with_content(&place, "POST /graphql", &[JSON], body);
+        assert!(after_body(&place, "POST /graphql", &[JSON]));
+        assert_eq!(matched(r#"{"query":"mutation { placeOrder { a } b }"}"#), BodyMatch::Yes);
+        assert_eq!(matched(r#"{"query":"{ products(search: \"placeOrder\") { a } }"}"#), BodyMatch::No);
+        assert!(matches!(matched(r#"{"query":"mutation { placeOrder"}"#), BodyMatch::Unreadable(_)));
+        let reads = Spec {
+            not: Some(Box::new(Spec { graphql_mutation: texts(&["*"]), ..Spec::default() })),
+            ..spec(&["POST"], "/graphql")
+        };
+        let read = |body: &str| with_content(&reads, "POST /graphql", &[JSON], body);
+        assert_eq!(read(r#"{"query":"{ cart { id } }"}"#), BodyMatch::Yes);
+        assert_eq!(read(r#"{"query":"mutation { a }"}"#), BodyMatch::No);
+        assert_eq!(
+            read(r#"[{"query":"mutation { a }"},{"query":"{ b }"}]"#),
+            BodyMatch::Yes,
+            "not certainly one"
+        );
+    }
+
+    #[test]
+    fn a_source_is_asked_wherever_it_leads() {
+        let sources =
+            |text: &str, pattern: &str| Spec { sources: when(text, pattern), ..spec(&["POST"], "") };
+        let custom = sources("form:custom|json:/order_id", "~^[0-9]+$");
+        let matched = |body: &str| with_content(&custom, "POST /", &[FORM], body);
+        assert_eq!(matched("custom=%7B%22order_id%22%3A7%7D"), BodyMatch::Yes);
+        assert_eq!(matched("custom=%7B%22order_id%22%3A%22x%22%7D"), BodyMatch::No);
+        assert_eq!(matched("custom=text"), BodyMatch::No);
+        assert!(matches!(matched("custom=%7B"), BodyMatch::Unreadable(_)));
+        let xml = sources("xml:/order/@id", "*");
+        let body = |body: &str| with_content(&xml, "POST /", &[("content-type", "text/xml")], body);
+        assert_eq!((body("<order id='7'/>"), body("<order/>")), (BodyMatch::Yes, BodyMatch::No));
+        let cart = sources("header:cart-token|jwt:user_id", "*");
+        assert!(yes(&cart, "POST /", &[("cart-token", "a.eyJ1c2VyX2lkIjo3fQ.b")]), "it needs no body");
+        assert!(no(&cart, "POST /", &[]));
+        let wrong = Matcher::new(&sources("path:cart", "*")).unwrap_err();
+        assert_eq!(wrong[0].field, "sources.path:cart");
+        let wrong = Spec { graphql_mutation: texts(&["place order", "*"]), ..Spec::default() };
+        assert_eq!(Matcher::new(&wrong).unwrap_err().len(), 1);
+    }
 
     /// Ways to write `/checkout` that at least one kind of server takes for it.
     const SPELLINGS: [&str; 77] = [

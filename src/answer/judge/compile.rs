@@ -29,8 +29,13 @@ pub(super) fn compile(spec: &DoneSpec, problem: &mut dyn FnMut(&str, String)) ->
     }
     let mut conditions = Vec::new();
     if let Some(written) = &spec.body {
-        match regex(written) {
-            Ok(regex) => conditions.push(Condition::Body(regex)),
+        let (is_not, expression) = match written.strip_prefix('!') {
+            Some(expression) => (true, expression),
+            None => (false, written.as_str()),
+        };
+        match regex(expression).map(Pattern::Regex) {
+            Ok(pattern) if is_not => conditions.push(Condition::Body(Pattern::Not(Box::new(pattern)))),
+            Ok(pattern) => conditions.push(Condition::Body(pattern)),
             Err(error) => problem("body", not_a_pattern(written, &error)),
         }
     }
@@ -84,6 +89,9 @@ fn statuses(written: &str) -> Option<RangeInclusive<u16>> {
 fn pattern(written: &str) -> Result<Pattern, regex::Error> {
     if written == "*" {
         return Ok(Pattern::Present);
+    }
+    if let Some(unwanted) = written.strip_prefix('!') {
+        return pattern(unwanted).map(|pattern| Pattern::Not(Box::new(pattern)));
     }
     match written.strip_prefix('~') {
         None => Ok(Pattern::Text(written.to_owned())),

@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 /// A JSON value as the text it was sent as.
 pub(super) type Raw<'a> = &'a RawValue;
 
-/// A parsed JSON pointer, with the text it was written as.
+/// A parsed JSON pointer, with the text it was written as. `*` is each item of an array and each member of an object: an
+/// answer of GraphQL names its members as the client liked.
 #[derive(Clone, Debug)]
 pub(super) struct Pointer {
     written: String,
@@ -71,11 +72,24 @@ impl Pointer {
         &self.written
     }
 
-    pub(super) fn find<'a>(&self, root: Raw<'a>) -> Option<Raw<'a>> {
-        self.steps.iter().try_fold(root, |raw, step| {
-            let mut value = serde_json::Deserializer::from_str(raw.get());
-            value.deserialize_any(Step(step)).ok()?
-        })
+    /// All that it leads to, at most [`FOUND_MAX`].
+    pub(super) fn find<'a>(&self, root: Raw<'a>) -> Vec<Raw<'a>> {
+        let mut here = vec![root];
+        for step in &self.steps {
+            let mut there = Vec::new();
+            for raw in here {
+                let mut value = serde_json::Deserializer::from_str(raw.get());
+                if step == "*" {
+                    // In a value that is neither there is nothing.
+                    there.extend(value.deserialize_any(Each).unwrap_or_default());
+                } else {
+                    there.extend(value.deserialize_any(Step(step)).ok().flatten());
+                }
+            }
+            there.truncate(FOUND_MAX);
+            here = there;
+        }
+        here
     }
 }
 
@@ -85,6 +99,40 @@ fn steps(rest: &str) -> Option<Vec<String>> {
         (!left.contains('~')).then(|| step.replace("~1", "/").replace("~0", "~"))
     };
     rest.split('/').map(unescape).collect()
+}
+
+/// How many values a pointer may lead to.
+const FOUND_MAX: usize = 256;
+
+/// All that stands in an object or an array.
+struct Each;
+
+impl<'de> Visitor<'de> for Each {
+    type Value = Vec<Raw<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some((_, value)) = map.next_entry::<IgnoredAny, Raw<'de>>()? {
+            if all.len() < FOUND_MAX {
+                all.push(value);
+            }
+        }
+        Ok(all)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(value) = items.next_element()? {
+            if all.len() < FOUND_MAX {
+                all.push(value);
+            }
+        }
+        Ok(all)
+    }
 }
 
 /// One step of a pointer into an object or an array.
@@ -158,7 +206,9 @@ mod tests {
 
     fn at(document: &str, pointer: &str) -> Option<String> {
         let root = root(document.as_bytes())?;
-        Pointer::parse(pointer)?.find(root).and_then(text).map(Cow::into_owned)
+        let found: Vec<_> =
+            Pointer::parse(pointer)?.find(root).into_iter().filter_map(text).map(Cow::into_owned).collect();
+        (!found.is_empty()).then(|| found.join("|"))
     }
 
     #[test]
@@ -181,6 +231,9 @@ mod tests {
             ("/absent", None),
             ("foo", None),
             ("/m~2n", None),
+            ("/foo/*", Some("bar|{\"a\":2}")),
+            ("/*/1/a", Some("2")),
+            ("/foo/*/a/*", None),
         ] {
             assert_eq!(at(document, pointer).as_deref(), found, "{pointer}");
         }

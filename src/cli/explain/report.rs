@@ -20,6 +20,7 @@ use crate::{
     },
     request::{
         self, Content, Explanation, IdentityRead, Reading, Secret, Unread, View,
+        body::BodyAs,
         verify::{OnBadSignature, Verified, Verify},
     },
     route::{
@@ -185,18 +186,18 @@ impl Asked<'_> {
                     {
                         search.pass_over();
                     }
-                    Some(bounds) => content = Some(self.content(&bounds)?),
+                    Some(bounds) => content = Some(self.content(BodyAs::Declared, &bounds)?),
                 },
             }
         }
     }
 
     /// The body as a guard reads it.
-    fn content(&self, bounds: &search::Bounds) -> Result<Content, Refusal> {
+    fn content(&self, body_as: BodyAs, bounds: &search::Bounds) -> Result<Content, Refusal> {
         if self.body.len() > bounds.body_bytes_max {
             return Err(Refusal::BodyTooLarge { body_bytes_max: bounds.body_bytes_max as u64 });
         }
-        Ok(request::body::read(&self.parts.headers, self.body, bounds.decoded_bytes_max))
+        Ok(request::body::read_as(body_as, &self.parts.headers, self.body, bounds.decoded_bytes_max))
     }
 
     fn because(&self, route: &Route, why: Passed, content: Option<&Content>) -> String {
@@ -232,11 +233,10 @@ impl Asked<'_> {
     }
 
     /// The renew rules whose identity the request has, with the numbers that they have in the configuration, from 1.
-    fn renewing(&self, route: &Route, view: &View<'_>, content: &Content) -> Vec<(usize, &Renewal)> {
+    fn renewing(&self, route: &Route, view: &View<'_>) -> Vec<(usize, &Renewal)> {
         let upstream = &self.config.upstreams[route.upstream].name;
-        let has_identity = |rule: &Renewal| {
-            request::identity_key(upstream, &rule.identity, self.secret, view, content).is_some()
-        };
+        let has_identity =
+            |rule: &Renewal| request::identity_key(upstream, &rule.identity, self.secret, view).is_some();
         let numbered = self.config.renewals.iter().enumerate().map(|(index, rule)| (index + 1, rule));
         numbered.filter(|(_, rule)| rule.upstream == route.upstream && has_identity(rule)).collect()
     }
@@ -252,10 +252,9 @@ impl Asked<'_> {
             enforce: guard.is_some_and(|guard| guard.enforce == Enforce::Yes),
             captured: hit.params.clone(),
         });
-        let content = guard.map(|guard| self.content(&search::Bounds::of(guard)));
+        let content = guard.map(|guard| self.content(guard.body_as, &search::Bounds::of(guard)));
         let view = self.view(&hit.params);
-        let readable = content.as_ref().and_then(|content| content.as_ref().ok());
-        let renewing = self.renewing(route, &view, readable.unwrap_or(&Content::Empty));
+        let renewing = self.renewing(route, &view);
         for (number, _) in renewing.iter().filter(|(_, rule)| renew::is_shown_by_request(rule, &view)) {
             report
                 .notes

@@ -15,7 +15,7 @@ use crate::{
         reader::Reader,
         units::{show_duration, show_size},
     },
-    request::{Identity, OnMismatch, Rules, Scope, Sharing},
+    request::{Identity, OnMismatch, Rules, Scope, Sharing, body::BodyAs},
     store::{InDoubtPolicy, OnStoreDown},
 };
 
@@ -82,6 +82,9 @@ pub(super) fn guard(reader: &Reader<'_>, shared: &Shared<'_>, place: &Place<'_>)
             false => SendKey::No,
         },
         busy: reader.choice("busy", &Busy::ALL).unwrap_or_default(),
+        body_as: reader
+            .choice("body_as", &[("json", BodyAs::Json), ("form", BodyAs::Form), ("xml", BodyAs::Xml)])
+            .unwrap_or(BodyAs::Declared),
         body_max,
         body_timeout: reader.duration("body_timeout", secs(30), millis(100)..=secs(3600)),
         record_max: reader.size("record_max", 1 << 20, 1..=GIB),

@@ -4,7 +4,7 @@ use crate::{
     config::{
         file::{Kind, Value, one_line},
         problem::At,
-        reader::{Located, Reader, unavailable},
+        reader::{Located, Reader},
     },
     request::{Identity, canonical::Ignore, source::Source},
 };
@@ -108,10 +108,6 @@ pub(super) fn ignore(reader: &Reader<'_>) -> Vec<Ignore> {
     }
     let mut rules = Vec::new();
     for text in texts {
-        if let Some(later) = later_source(&text.value) {
-            unavailable(reader.report(), &text.at, &format!("ignoring `{later}`"), "take it out");
-            continue;
-        }
         match Ignore::parse(&text.value) {
             Ok(rule) => {
                 rules.push(rule);
@@ -169,11 +165,6 @@ fn source(
     params: Option<&[String]>,
 ) -> Option<Source> {
     let report = reader.report();
-    if let Some(later) = later_source(&text.value) {
-        let mend = "use path:, query:, header:, cookie:, form: or json:";
-        unavailable(report, &text.at, &format!("the source `{later}`"), mend);
-        return None;
-    }
     let source = match Source::parse(&text.value) {
         Ok(source) => source,
         Err(error) => {
@@ -195,17 +186,6 @@ fn source(
         report.error(&text.at, what, "it would never be found", mend);
     }
     Some(source)
-}
-
-/// The part of a source that a later version will read.
-fn later_source(text: &str) -> Option<&'static str> {
-    if text.starts_with("xml:") {
-        Some("xml:")
-    } else if text.starts_with("graphql:") {
-        Some("graphql:")
-    } else {
-        None
-    }
 }
 
 /// The word about money that an ignore rule covers, if there is one; `*` where it covers everything.
@@ -291,12 +271,5 @@ mod tests {
         ] {
             assert_eq!(money(rule), None, "{rule}");
         }
-    }
-
-    #[test]
-    fn sources_of_later_versions_are_known_by_name() {
-        assert_eq!(later_source("xml:/order"), Some("xml:"));
-        assert_eq!(later_source("graphql:cartId"), Some("graphql:"));
-        assert_eq!(later_source("form:custom|json:/order_id"), None);
     }
 }

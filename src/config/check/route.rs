@@ -11,6 +11,7 @@ use crate::{
         reader::Reader,
         suggest,
     },
+    request::source::Source,
     route::matcher::{Matcher, PathSpec, Pattern, Spec},
 };
 
@@ -180,8 +181,16 @@ fn renewal(reader: &Reader<'_>, shared: &Shared<'_>) -> Option<Renewal> {
 
 /// A renew rule looks at all traffic of its upstream, and what has no guard is streamed and not read.
 fn no_body(reader: &Reader<'_>, spec: &Spec, field: &str) {
-    for (key, conditions) in [("form", &spec.form), ("json", &spec.json)] {
-        if !conditions.is_empty() {
+    let reads_body =
+        |(text, _): &(String, Pattern)| Source::parse(text).is_ok_and(|source| source.reads_body().is_some());
+    let reading = [
+        ("form", !spec.form.is_empty()),
+        ("json", !spec.json.is_empty()),
+        ("sources", spec.sources.iter().any(reads_body)),
+        ("graphql_mutation", !spec.graphql_mutation.is_empty()),
+    ];
+    for (key, is_read) in reading {
+        if is_read {
             let what = format!("`{field}` of [[renew]] has a condition on `{key}`");
             let follows = "bodies of requests without a guard are not read, so it would never hold";
             let mend = "name path, query, headers or cookies instead, or what the shop answers: \
@@ -244,9 +253,11 @@ fn upstream_index(reader: &Reader<'_>, shared: &Shared<'_>) -> Option<usize> {
 }
 
 fn is_empty(spec: &Spec) -> bool {
-    let Spec { methods, hosts, path, query, headers, cookies, form, json, content_type, not } = spec;
-    let lists = [query, headers, cookies, form, json];
+    let Spec { methods, hosts, path, query, headers, cookies, form, json, .. } = spec;
+    let Spec { sources, graphql_mutation, content_type, not, .. } = spec;
+    let lists = [query, headers, cookies, form, json, sources];
     methods.is_empty()
+        && graphql_mutation.is_empty()
         && hosts.is_empty()
         && path.is_none()
         && lists.iter().all(|list| list.is_empty())
@@ -267,11 +278,11 @@ fn read_match(reader: &Reader<'_>) -> Match {
         cookies: patterns(reader, "cookies"),
         form: patterns(reader, "form"),
         json: patterns(reader, "json"),
+        sources: patterns(reader, "sources"),
+        graphql_mutation: texts("graphql_mutation"),
         content_type: texts("content_type"),
         not: reader.table("not").map(|table| Box::new(read_match(&table).spec)),
     };
-    reader
-        .unavailable("graphql_mutation", "match json = { \"/operationName\" = \"…\" } where clients send it");
     empty_lists(reader);
     reader.finish();
     Match { spec, params, at: reader.at.clone() }
@@ -279,7 +290,20 @@ fn read_match(reader: &Reader<'_>) -> Match {
 
 /// `methods = []` reads as "none" and would work as "any".
 fn empty_lists(reader: &Reader<'_>) {
-    for key in ["methods", "hosts", "content_type", "query", "headers", "cookies", "form", "json", "not"] {
+    const KEYS: [&str; 11] = [
+        "methods",
+        "hosts",
+        "content_type",
+        "query",
+        "headers",
+        "cookies",
+        "form",
+        "json",
+        "sources",
+        "graphql_mutation",
+        "not",
+    ];
+    for key in KEYS {
         let is_empty = match reader.value(key).map(|value| &value.kind) {
             Some(Kind::Array(items)) => items.is_empty(),
             Some(Kind::Table(table)) => table.entries.is_empty(),

@@ -41,7 +41,9 @@ fn items(content: &Content) -> Result<usize, BadSignature> {
             Ok(each.map_or(0, |each| document.matches(&each).len()))
         }
         Content::Unreadable { .. } => Err(BadSignature::Unreadable),
-        Content::Empty | Content::Form(_) | Content::Multipart(_) | Content::Raw(_) => Ok(0),
+        Content::Empty | Content::Form(_) | Content::Multipart(_) | Content::Xml(_) | Content::Raw(_) => {
+            Ok(0)
+        }
     }
 }
 

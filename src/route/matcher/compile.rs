@@ -7,7 +7,7 @@ use super::{
     rule::{CookieName, Host, Rule},
 };
 use crate::{
-    request::query,
+    request::{graphql, query, source::Source},
     route::template::{Template, TemplateError},
 };
 
@@ -61,6 +61,13 @@ impl Report {
             cookies: spec.cookies.iter().map(|(name, one)| (CookieName::parse(name), one.clone())).collect(),
             form: spec.form.clone(),
             json: spec.json.clone(),
+            sources: self.sources(&spec.sources),
+            graphql_mutation: self.each("graphql_mutation", &spec.graphql_mutation, |name| {
+                match name == "*" || graphql::is_name(name) {
+                    true => Ok(name.clone()),
+                    false => Err(format!("`{name}` is not a name of GraphQL, nor `*` for any mutation")),
+                }
+            }),
             not: spec.not.as_deref().and_then(|not| self.not(not)),
         }
     }
@@ -104,6 +111,23 @@ impl Report {
                     let message = "this is not a header name (RFC 9110 section 5.1)".to_owned();
                     self.report(&format!("headers.{name}"), message);
                 }
+            }
+        }
+        compiled
+    }
+
+    fn sources(&mut self, typed: &[(String, Pattern)]) -> Vec<(Source, Pattern)> {
+        let mut compiled = Vec::with_capacity(typed.len());
+        for (text, pattern) in typed {
+            let field = format!("sources.{text}");
+            match Source::parse(text) {
+                Ok(_) if text.starts_with("path:") => {
+                    let message =
+                        "what the path captures is not known before the route matches: write it in `path`";
+                    self.report(&field, message.to_owned());
+                }
+                Ok(source) => compiled.push((source, pattern.clone())),
+                Err(problem) => self.report(&field, problem.to_string()),
             }
         }
         compiled

@@ -12,7 +12,13 @@ use percent_encoding::percent_decode;
 
 use super::{Doubt, Pattern, Readings};
 use crate::{
-    request::{View, body::Content, query, source::Lookup},
+    request::{
+        View,
+        body::Content,
+        graphql::{self, Carries},
+        query,
+        source::{Lookup, Source},
+    },
     route::template::Template,
 };
 
@@ -20,6 +26,8 @@ use crate::{
 pub(super) trait Fields {
     fn form(&self, name: &str) -> Lookup;
     fn json(&self, pointer: &str) -> Lookup;
+    fn source(&self, source: &Source, view: &View<'_>) -> Lookup;
+    fn mutation(&self, names: &[String], view: &View<'_>) -> Carries;
 }
 
 impl Fields for Content {
@@ -29,6 +37,14 @@ impl Fields for Content {
 
     fn json(&self, pointer: &str) -> Lookup {
         Self::json(self, pointer)
+    }
+
+    fn source(&self, source: &Source, view: &View<'_>) -> Lookup {
+        source.read(view, self)
+    }
+
+    fn mutation(&self, names: &[String], view: &View<'_>) -> Carries {
+        graphql::carries(view, self, names)
     }
 }
 
@@ -136,6 +152,8 @@ pub(super) struct Rule {
     pub(super) cookies: Vec<(CookieName, Pattern)>,
     pub(super) form: Vec<(String, Pattern)>,
     pub(super) json: Vec<(String, Pattern)>,
+    pub(super) sources: Vec<(Source, Pattern)>,
+    pub(super) graphql_mutation: Vec<String>,
     pub(super) not: Option<Box<Rule>>,
 }
 
@@ -155,7 +173,7 @@ pub(super) enum CookieName {
 type Part = fn(&Rule, &Sight<'_>, Leaning) -> Truth;
 
 /// In the order of what they cost: most requests are turned away by the first or the second.
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 11] = [
     Rule::begins,
     Rule::host,
     Rule::method,
@@ -165,10 +183,12 @@ const PARTS: [Part; 9] = [
     Rule::query,
     Rule::cookie,
     Rule::fields,
+    Rule::sources,
+    Rule::mutation,
 ];
 
 /// The same conditions by the names that they have in a configuration, for people. `begins` only spares work.
-const NAMED: [(&str, Part); 8] = [
+const NAMED: [(&str, Part); 10] = [
     ("hosts", Rule::host),
     ("methods", Rule::method),
     ("path", Rule::path),
@@ -177,6 +197,8 @@ const NAMED: [(&str, Part); 8] = [
     ("query", Rule::query),
     ("cookies", Rule::cookie),
     ("form or json", Rule::fields),
+    ("sources", Rule::sources),
+    ("graphql_mutation", Rule::mutation),
 ];
 
 impl Rule {
@@ -340,6 +362,33 @@ impl Rule {
         let Some(body) = sight.body else { return Truth::Open };
         all(&self.form, |(name, pattern)| weigh_lookup(body.form(name), pattern, leaning))
             .and(all(&self.json, |(pointer, pattern)| weigh_lookup(body.json(pointer), pattern, leaning)))
+    }
+}
+
+impl Rule {
+    /// A source that reads no body is asked at once.
+    fn sources(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
+        all(&self.sources, |(source, pattern)| {
+            let found = match (sight.body, source.reads_body()) {
+                (Some(body), _) => body.source(source, sight.view),
+                (None, None) => source.read(sight.view, &Content::Empty),
+                (None, Some(_)) => return Truth::Open,
+            };
+            weigh_lookup(found, pattern, leaning)
+        })
+    }
+
+    fn mutation(&self, sight: &Sight<'_>, leaning: Leaning) -> Truth {
+        if self.graphql_mutation.is_empty() {
+            return Truth::Yes;
+        }
+        let Some(body) = sight.body else { return Truth::Open };
+        match body.mutation(&self.graphql_mutation, sight.view) {
+            Carries::No => Truth::No,
+            Carries::Perhaps => Truth::from(leaning == Leaning::Yes),
+            Carries::Certainly => Truth::Yes,
+            Carries::Unreadable(why) => Truth::Unreadable(why),
+        }
     }
 }
 
