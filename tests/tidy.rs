@@ -20,7 +20,7 @@ const ORDER: [&str; 13] = [
 ];
 
 /// A crate, and the only places that may name it: exchanging it, or auditing its use, is then work in one place.
-const OWNERS: [(&str, &[&str]); 14] = [
+const OWNERS: [(&str, &[&str]); 15] = [
     ("clap", &["cli"]),
     ("toml", &["config"]),
     ("annotate_snippets", &["config"]),

@@ -233,10 +233,11 @@ impl Asked<'_> {
     }
 
     /// The renew rules whose identity the request has, with the numbers that they have in the configuration, from 1.
-    fn renewing(&self, route: &Route, view: &View<'_>) -> Vec<(usize, &Renewal)> {
+    fn renewing(&self, route: &Route, view: &View<'_>, content: &Content) -> Vec<(usize, &Renewal)> {
         let upstream = &self.config.upstreams[route.upstream].name;
-        let has_identity =
-            |rule: &Renewal| request::identity_key(upstream, &rule.identity, self.secret, view).is_some();
+        let has_identity = |rule: &Renewal| {
+            request::identity_key(upstream, &rule.identity, self.secret, view, content).is_some()
+        };
         let numbered = self.config.renewals.iter().enumerate().map(|(index, rule)| (index + 1, rule));
         numbered.filter(|(_, rule)| rule.upstream == route.upstream && has_identity(rule)).collect()
     }
@@ -254,7 +255,9 @@ impl Asked<'_> {
         });
         let content = guard.map(|guard| self.content(guard.body_as, &search::Bounds::of(guard)));
         let view = self.view(&hit.params);
-        let renewing = self.renewing(route, &view);
+        // Traffic without a guard is not read.
+        let read = content.as_ref().and_then(|content| content.as_ref().ok()).unwrap_or(&Content::Empty);
+        let renewing = self.renewing(route, &view, read);
         for (number, _) in renewing.iter().filter(|(_, rule)| renew::is_shown_by_request(rule, &view)) {
             report
                 .notes
