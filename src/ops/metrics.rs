@@ -594,6 +594,8 @@ mod tests {
             "listener",
             "what",
             "version",
+            "certificate",
+            "result",
             "le",
         ];
         assert_eq!(names, allowed.into());

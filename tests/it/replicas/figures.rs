@@ -107,7 +107,7 @@ async fn a_first_request_costs_two_round_trips_and_a_replay_none() {
 #[tokio::test]
 async fn a_duplicate_on_the_leaders_replica_pays_no_round_trip() {
     const DUPLICATES: usize = 50;
-    let world = World::steady(Duration::from_secs(3)).await;
+    let world = World::steady(Duration::from_millis(1500)).await;
     let (before, mut all) = (world.scripts(), JoinSet::new());
     for _ in 0..=DUPLICATES {
         let replicas = std::sync::Arc::clone(&world.replicas);

@@ -5,8 +5,10 @@
 //! the shop, so equal answers cannot come about by two runs that happen to say the same.
 
 use std::fs;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use super::client::Answer;
 use super::daemon::{Daemon, Rights, pick_port};
@@ -26,10 +28,10 @@ struct Gate {
 impl Gate {
     /// `number` tells the files of two gates in one folder apart; `store` is what stands in `[store]`.
     fn start(shop: &Shop, number: usize, store: &str) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], pick_port()));
+        let [address, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], pick_port())));
         let config = CONFIG
             .replace("@PORT@", &address.port().to_string())
-            .replace("@ADMIN_PORT@", &pick_port().to_string())
+            .replace("@ADMIN_PORT@", &admin.port().to_string())
             .replace("@SHOP@", &shop.address().to_string())
             .replace("@STORE@", store);
         let file = shop.directory().join(format!("oncegate-{number}.toml"));
@@ -37,9 +39,22 @@ impl Gate {
         let program = Path::new(env!("CARGO_BIN_EXE_oncegate"));
         let arguments = ["run".as_ref(), "--config".as_ref(), file.as_os_str()];
         let mut process = Daemon::start("oncegate", program, &arguments, Rights::Own, shop.directory());
-        process.wait_until(|| TcpStream::connect(address).is_ok()).expect("oncegate runs");
+        process.wait_until(|| is_ready(admin)).expect("oncegate runs");
         Self { address, _process: process }
     }
+}
+
+/// A replica that meets a store whose memory is new listens, but waits with its first word, see `MEMORY_AGE_MIN`.
+fn is_ready(admin: SocketAddr) -> bool {
+    let ask = || -> io::Result<String> {
+        let mut stream = TcpStream::connect(admin)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        write!(stream, "GET /ready HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ready\n"))
 }
 
 /// Storms a shop through the gate and, once every purchase was paid once, returns what the clients got.
